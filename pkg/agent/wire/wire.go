@@ -1,0 +1,90 @@
+// Package wire is what the worker and the agent inside a sandbox agree on: how
+// the agent introduces itself when it dials home, and the requests that only
+// the worker sends. Everything else that an agent serves is the public API.
+//
+// The agent connects to Socket, writes one Hello as a line of JSON, reads one
+// Welcome, and from then on the connection is a yamux session: the worker is
+// its client and opens streams, the agent serves HTTP/1.1 on each of them.
+package wire
+
+import (
+	"github.com/innerdock/innerdock"
+)
+
+const (
+	// ControlDir is where the sandbox sees its control directory.
+	ControlDir = "/run/innerdock"
+	// SocketName is the control socket's name in that directory.
+	SocketName = "agent.sock"
+	// AgentDir is where the sandbox sees the directory of the agent's binary.
+	AgentDir = "/.innerdock"
+	// AgentPath is PID 1 of every sandbox.
+	AgentPath = AgentDir + "/innerdock-agent"
+	// Version is the protocol's; a worker speaks to its own and the one before.
+	Version = 1
+	// MaxLine caps a line of the handshake and of a start's events, in bytes.
+	MaxLine = 64 << 10
+)
+
+// Hello is the first line that an agent sends.
+type Hello struct {
+	Protocol int    `json:"protocol"`
+	Agent    string `json:"agent"` // the agent's build version
+}
+
+// Welcome is the worker's answer. A non-empty Error ends the connection.
+type Welcome struct {
+	Protocol int    `json:"protocol"`
+	Error    string `json:"error,omitempty"`
+}
+
+// Internal endpoints of the agent. The server never proxies them.
+const (
+	PathHealth      = "/health"       // GET: 200 when the agent serves
+	PathConfigure   = "/configure"    // POST Configuration: 204
+	PathDockerStart = "/docker/start" // POST DockerStart: a stream of DockerEvent, one JSON object a line
+	PathDockerStop  = "/docker/stop"  // POST: stops dockerd and its containers; 204
+)
+
+// Configuration is what a sandbox is told about itself, at its start and again
+// after a restore.
+type Configuration struct {
+	Hostname   string            `json:"hostname"`
+	Address    string            `json:"address"`    // IPv4 of eth0
+	Nameserver string            `json:"nameserver"` // IPv4 of the gateway's DNS
+	Env        map[string]string `json:"env"`        // of every process
+}
+
+// DockerStart asks the agent to start dockerd and to report each step.
+type DockerStart struct {
+	Profile innerdock.DockerProfile `json:"profile"`
+	Address string                  `json:"address"` // IPv4 of eth0, for SNAT
+	MTU     int                     `json:"mtu"`     // of eth0
+	Mirror  string                  `json:"mirror"`  // URL of the registry cache; "" for none
+}
+
+// DockerStep is a step of Docker's start-up, in the order of these constants.
+type DockerStep string
+
+// The steps.
+const (
+	StepInstalled DockerStep = "installed" // is dockerd in the image
+	StepRunDir    DockerStep = "run-dir"   // /var/run exists
+	StepKernel    DockerStep = "kernel"    // cgroups, forwarding, SNAT
+	StepDaemon    DockerStep = "daemon"    // the process is started
+	StepSocket    DockerStep = "socket"    // its socket exists
+	StepInfo      DockerStep = "info"      // it answers info
+	StepReady     DockerStep = "ready"     // all done
+)
+
+// DockerEvent reports the start-up. A step is sent when it begins; Info repeats
+// with its attempt. Error, with its code, is last: the start has failed.
+type DockerEvent struct {
+	Step     DockerStep     `json:"step"`
+	Attempt  int            `json:"attempt,omitempty"`
+	Version  string         `json:"version,omitempty"`   // with ready
+	Code     innerdock.Code `json:"code,omitempty"`      // with Error
+	Error    string         `json:"error,omitempty"`     // message and next step
+	ExitCode *int           `json:"exit_code,omitempty"` // of a dockerd that died
+	Log      string         `json:"log,omitempty"`       // its last lines
+}
