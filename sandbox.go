@@ -1,6 +1,9 @@
 package innerdock
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // SandboxState is where a sandbox is in its life:
 // creating → running → terminating → terminated, or failed with a reason.
@@ -14,6 +17,20 @@ const (
 	StateTerminated  SandboxState = "terminated"
 	StateFailed      SandboxState = "failed"
 )
+
+var transitions = map[SandboxState][]SandboxState{
+	StateCreating:    {StateRunning, StateTerminating, StateFailed},
+	StateRunning:     {StateTerminating, StateFailed},
+	StateTerminating: {StateTerminated, StateFailed},
+}
+
+// To reports whether a sandbox may move from s to next; staying is always legal.
+func (s SandboxState) To(next SandboxState) error {
+	if s == next || slices.Contains(transitions[s], next) {
+		return nil
+	}
+	return Errorf(CodeConflict, "the sandbox is %s and cannot become %s", s, next)
+}
 
 // Ended reports whether the sandbox is over: it holds no resource of the host.
 func (s SandboxState) Ended() bool { return s == StateTerminated || s == StateFailed }
