@@ -1,0 +1,121 @@
+package worker
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/agent/wire"
+)
+
+// maxReply caps a JSON reply of an agent, which is hostile like everything
+// else inside a sandbox.
+const maxReply = 1 << 20
+
+// agentClient speaks to one sandbox's agent.
+type agentClient struct {
+	http *http.Client
+}
+
+func newAgentClient(c *control) agentClient {
+	return agentClient{http: &http.Client{Transport: &http.Transport{
+		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 16 << 10,
+		MaxIdleConns:           2,
+	}}}
+}
+
+// post sends body as JSON. The caller closes the reply, whose status is 2xx.
+func (a agentClient) post(ctx context.Context, path string, body any, header http.Header) (*http.Response, error) {
+	content, err := json.Marshal(body)
+	if err != nil {
+		return nil, innerdock.Internal(err, "encoding a request to the agent")
+	}
+	return a.do(ctx, http.MethodPost, path, bytes.NewReader(content), header)
+}
+
+func (a agentClient) do(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, body)
+	if err != nil {
+		return nil, innerdock.Internal(err, "making a request to the agent")
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	resp, err := a.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, innerdock.Errorf(innerdock.CodeTimeout, "the sandbox's agent did not answer in time")
+		}
+		return nil, innerdock.Errorf(innerdock.CodeUnavailable, "the sandbox's agent cannot be reached: %w", err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	failure := &innerdock.Error{}
+	reply, _ := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if json.Unmarshal(reply, failure) != nil || failure.Code == "" {
+		return nil, innerdock.Errorf(innerdock.CodeUnavailable, "the sandbox's agent answered %s", resp.Status)
+	}
+	return nil, failure
+}
+
+// configure tells the agent what its sandbox is called and where it is.
+func (a agentClient) configure(ctx context.Context, c wire.Configuration) error {
+	resp, err := a.post(ctx, wire.PathConfigure, c, nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// startDocker starts dockerd and hands each event to see, until the start is
+// over or ctx is done.
+func (a agentClient) startDocker(ctx context.Context, start wire.DockerStart, see func(wire.DockerEvent)) error {
+	resp, err := a.post(ctx, wire.PathDockerStart, start, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, wire.MaxLine)
+	for lines.Scan() {
+		var event wire.DockerEvent
+		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
+			return innerdock.Errorf(innerdock.CodeDockerFailed, "the sandbox's agent sent an unreadable event: %w", err)
+		}
+		see(event)
+	}
+	return lines.Err()
+}
+
+// execute runs a process to its end and hands its output, as it comes, to
+// output; it returns the exit code.
+func (a agentClient) execute(ctx context.Context, spec innerdock.ProcessSpec, output func([]byte)) (int, error) {
+	resp, err := a.post(ctx, "/processes", spec, http.Header{"Accept": {"text/event-stream"}})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	for event, err := range innerdock.Events(resp.Body) {
+		if err != nil {
+			return 0, innerdock.Errorf(innerdock.CodeUnavailable, "the output of %q broke off: %w", spec.Args[0], err)
+		}
+		var content innerdock.OutputEvent
+		if err := json.Unmarshal(event.Data, &content); err != nil {
+			return 0, innerdock.Errorf(innerdock.CodeUnavailable, "the output of %q is unreadable: %w", spec.Args[0], err)
+		}
+		if event.Name == "exit" && content.Process != nil && content.Process.ExitCode != nil {
+			return *content.Process.ExitCode, nil
+		}
+		output(content.Data)
+	}
+	return 0, innerdock.Errorf(innerdock.CodeUnavailable, "the output of %q ended before it did", spec.Args[0])
+}

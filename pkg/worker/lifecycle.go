@@ -1,0 +1,315 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/agent/wire"
+	"github.com/innerdock/innerdock/pkg/network"
+	"github.com/innerdock/innerdock/pkg/runtime"
+	"github.com/innerdock/innerdock/pkg/store"
+)
+
+const (
+	// agentTimeout is how long a started sandbox has until its agent answers.
+	agentTimeout = 20 * time.Second
+	// endTimeout bounds the removal of a sandbox's resources.
+	endTimeout = 60 * time.Second
+	// maxPIDs is the host's cap on a sandbox's tasks. The sentry panics when it
+	// meets it, which ends that sandbox alone.
+	maxPIDs = 16384
+)
+
+// Create makes a sandbox and returns when its agent answers; Docker, if asked
+// for, is then starting. When ctx ends first, nothing is left.
+func (w *Worker) Create(ctx context.Context, tenant string, spec innerdock.SandboxSpec) (innerdock.Sandbox, error) {
+	rec, err := w.plan(ctx, tenant, spec)
+	if err != nil {
+		return innerdock.Sandbox{}, err
+	}
+	s, err := w.create(ctx, rec, w.images.Root(rec.Image))
+	if err != nil {
+		return innerdock.Sandbox{}, err
+	}
+	stored, err := w.Store.Sandbox(ctx, tenant, s.id)
+	return stored.Sandbox, err
+}
+
+// create stores the intent, makes every resource and starts the sandbox on the
+// root file. A failure undoes all of it and leaves a failed record with the reason.
+func (w *Worker) create(ctx context.Context, rec *store.Record, root string) (*sandbox, error) {
+	if err := w.Store.Insert(ctx, rec, w.Network.Capacity()); err != nil {
+		return nil, err
+	}
+	s, err := w.register(rec)
+	if err != nil {
+		return nil, errors.Join(err, w.discard(rec.ID, err.Error()))
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })
+	defer stop()
+
+	err = w.start(ctx, s, rec, root)
+	close(s.settled)
+	if err == nil {
+		return s, nil
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = innerdock.Errorf(innerdock.CodeUnavailable, "creating the sandbox was given up: %w", cause)
+	}
+	s.log.Error("sandbox could not be created", "error", err)
+	return nil, errors.Join(err, w.end(s, ending{state: innerdock.StateFailed, reason: err.Error()}))
+}
+
+// start brings the sandbox from its record to a configured agent.
+func (w *Worker) start(ctx context.Context, s *sandbox, rec *store.Record, root string) error {
+	clock := newStopwatch(rec.Timings)
+	policy, err := policyOf(rec.Spec.Network)
+	if err != nil {
+		return err
+	}
+	endpoint, err := w.Network.Attach(ctx, s.id, rec.NetIndex, policy)
+	if err != nil {
+		return err
+	}
+	clock.lap("network")
+	spec := w.runtimeSpec(rec, root, endpoint)
+	if err := w.prepareDirs(spec); err != nil {
+		return err
+	}
+	if err := w.Runtime.Create(ctx, spec); err != nil {
+		return err
+	}
+	if err := w.Runtime.Start(ctx, s.id); err != nil {
+		return err
+	}
+	state, err := w.Runtime.State(ctx, s.id)
+	if err != nil {
+		return err
+	}
+	clock.lap("runtime")
+	if err := w.watch(s, state.PID); err != nil {
+		return innerdock.Errorf(innerdock.CodeInternal, "the sandbox died while it started: %w", err)
+	}
+	if err := w.greet(ctx, s, rec, endpoint); err != nil {
+		return err
+	}
+	clock.lap("agent")
+	stored, err := w.Store.Update(ctx, s.id, func(r *store.Record) error {
+		r.State, r.Timings, r.Address = innerdock.StateRunning, clock.laps, endpoint.Address.Addr().String()
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.log.Info("sandbox is running", "seconds", time.Since(s.born).Seconds())
+	w.beginDocker(s, stored, endpoint)
+	return nil
+}
+
+func (w *Worker) runtimeSpec(rec *store.Record, root string, endpoint network.Endpoint) runtime.Spec {
+	spec := runtime.Spec{
+		ID: rec.ID, Rootfs: root, Disk: rec.Disk, ScratchDir: w.ScratchDir(),
+		Args: []string{wire.AgentPath}, NetNS: endpoint.NetNS, Cgroup: cgroupPath(rec.ID),
+		CPU: rec.CPU, Memory: rec.Memory, PIDs: maxPIDs,
+		Docker:     rec.Spec.Docker.Enabled,
+		ControlDir: w.controlDir(rec.ID), AgentDir: w.agentDir, BundleDir: w.bundleDir(rec.ID),
+	}
+	if spec.Docker {
+		spec.DockerDir = w.dockerDir(rec.ID)
+	}
+	return spec
+}
+
+func (w *Worker) prepareDirs(spec runtime.Spec) error {
+	for _, dir := range []string{spec.BundleDir, spec.DockerDir} {
+		if dir == "" {
+			continue
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return innerdock.Internal(err, "making the sandbox's directories")
+		}
+	}
+	return nil
+}
+
+// greet waits for the agent and tells it what it needs to know.
+func (w *Worker) greet(ctx context.Context, s *sandbox, rec *store.Record, endpoint network.Endpoint) error {
+	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+	defer cancel()
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() { // ends with greet: it waits for its stop
+		select {
+		case <-s.dead:
+			cancel()
+		case <-stop:
+		}
+	}()
+	name := rec.Name
+	if name == "" {
+		name = rec.ID
+	}
+	err := s.agent.configure(ctx, wire.Configuration{
+		Hostname:   name,
+		Address:    endpoint.Address.Addr().String(),
+		Nameserver: endpoint.Service.String(),
+		Env:        rec.Env,
+	})
+	if err == nil {
+		return nil
+	}
+	select {
+	case <-s.dead:
+		return innerdock.Errorf(innerdock.CodeInternal, "the sandbox died while it started: %s", w.causeOfDeath(s.id))
+	default:
+		return err
+	}
+}
+
+// Terminate ends a sandbox and returns when nothing of it is left. Ending one
+// that has ended already is no error.
+func (w *Worker) Terminate(ctx context.Context, tenant, idOrName string) (innerdock.Sandbox, error) {
+	rec, err := w.Store.Sandbox(ctx, tenant, idOrName)
+	if err != nil {
+		return innerdock.Sandbox{}, err
+	}
+	if s := w.liveSandbox(rec.ID); s != nil {
+		if err := w.end(s, ending{state: innerdock.StateTerminated, grace: w.Grace}); err != nil {
+			return innerdock.Sandbox{}, err
+		}
+	}
+	return w.Sandbox(context.WithoutCancel(ctx), tenant, rec.ID)
+}
+
+// ending says how a sandbox ends.
+type ending struct {
+	state  innerdock.SandboxState // terminated or failed
+	reason string
+	grace  time.Duration // for its processes; none when they are dead or must die
+}
+
+// end ends a sandbox once; further callers wait for the first and get its
+// result. It does not stop half-way when a request is cancelled.
+func (w *Worker) end(s *sandbox, how ending) error {
+	s.endOnce.Do(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), endTimeout+how.grace)
+		defer cancel()
+		s.cancel(errEnding)
+		<-s.settled
+		s.endErr = w.finish(ctx, s, how)
+		if s.endErr != nil {
+			s.log.Error("sandbox could not be removed; the next start of the server tries again", "error", s.endErr)
+		}
+		s.control.Close()
+		_ = s.logFile.Close()
+		w.mu.Lock()
+		delete(w.live, s.id)
+		w.mu.Unlock()
+		close(s.ended)
+	})
+	<-s.ended
+	return s.endErr
+}
+
+func (w *Worker) finish(ctx context.Context, s *sandbox, how ending) error {
+	_, err := w.Store.Update(ctx, s.id, func(r *store.Record) error {
+		r.State, r.Reason = innerdock.StateTerminating, how.reason
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if how.grace > 0 {
+		w.stopGently(ctx, s, how.grace)
+	}
+	s.setDocker(func(d *innerdock.DockerStatus) { d.State = innerdock.DockerDisabled })
+	if err := w.remove(ctx, s.id); err != nil {
+		return err
+	}
+	s.log.Info("sandbox has ended", "state", how.state, "reason", how.reason)
+	return w.close(ctx, s.id, how.state)
+}
+
+// stopGently asks PID 1 to stop its processes, and waits for it.
+func (w *Worker) stopGently(ctx context.Context, s *sandbox, grace time.Duration) {
+	if err := w.Runtime.Kill(ctx, s.id, syscall.SIGTERM); err != nil {
+		return // dead or stuck: it is killed next
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-s.dead:
+	case <-timer.C:
+		s.log.Warn("sandbox did not stop in time and is killed", "grace", grace)
+	case <-ctx.Done():
+	}
+}
+
+// remove removes every resource that a sandbox may have on the host, known by
+// its ID alone. What is not there is no error.
+func (w *Worker) remove(ctx context.Context, id string) error {
+	if err := w.Runtime.Delete(ctx, id); err != nil {
+		return err // its processes may still write: keep the rest for the next attempt
+	}
+	err := w.Network.Detach(ctx, id)
+	if failure := os.RemoveAll(w.sandboxDir(id)); failure != nil {
+		err = errors.Join(err, innerdock.Internal(failure, "removing the sandbox's directory"))
+	}
+	return err
+}
+
+// close writes the last state of a sandbox whose resources are gone.
+func (w *Worker) close(ctx context.Context, id string, state innerdock.SandboxState) error {
+	_, err := w.Store.Update(ctx, id, func(r *store.Record) error {
+		now := time.Now().UTC()
+		r.State, r.EndedAt, r.Address = state, &now, ""
+		if r.Docker.State != innerdock.DockerFailed {
+			r.Docker.State = innerdock.DockerDisabled
+		}
+		return nil
+	})
+	return err
+}
+
+// discard fails a sandbox that has a record and perhaps resources, but no live half.
+func (w *Worker) discard(id, reason string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), endTimeout)
+	defer cancel()
+	_, err := w.Store.Update(ctx, id, func(r *store.Record) error {
+		if r.State != innerdock.StateTerminating {
+			r.State, r.Reason = innerdock.StateTerminating, reason
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := w.remove(ctx, id); err != nil {
+		return err
+	}
+	state := innerdock.StateTerminated
+	if reason != "" {
+		state = innerdock.StateFailed
+	}
+	return w.close(ctx, id, state)
+}
+
+// stopwatch writes the seconds of each phase of a start into laps.
+type stopwatch struct {
+	laps map[string]float64
+	last time.Time
+}
+
+func newStopwatch(laps map[string]float64) *stopwatch { return &stopwatch{laps, time.Now()} }
+
+func (s *stopwatch) lap(name string) {
+	now := time.Now()
+	s.laps[name] = now.Sub(s.last).Seconds()
+	s.last = now
+}

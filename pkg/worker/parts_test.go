@@ -1,0 +1,85 @@
+package worker
+
+import (
+	"errors"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestIDsNameTheirServerAndFitInterfaceNames(t *testing.T) {
+	prefix := Prefix("/var/lib/innerdock")
+	if prefix == Prefix("/var/lib/innerdock2") || prefix != Prefix("/var/lib/innerdock") {
+		t.Fatal("a prefix does not follow from the directory alone")
+	}
+	seen := map[string]bool{}
+	shape := regexp.MustCompile(`^` + prefix + `[a-z2-7]{8}$`)
+	for range 1000 {
+		id := newID(prefix)
+		if !shape.MatchString(id) || seen[id] || len("idk"+id) > 15 {
+			t.Fatalf("bad ID %q", id)
+		}
+		seen[id] = true
+	}
+}
+
+func TestDeathWatch(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	closed, err := watchDeath(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch, err := watchDeath(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.close()
+	result := make(chan bool, 1)
+	go func() { result <- closed.wait() }()
+	closed.close()
+	if <-result {
+		t.Error("a closed watch told of a death")
+	}
+	go func() { result <- watch.wait() }()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case dead := <-result:
+		if !dead {
+			t.Error("the watch ended without a death")
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the death was not seen")
+	}
+	_ = cmd.Wait()
+	if _, err := watchDeath(cmd.Process.Pid); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("watching a process that is gone: %v", err)
+	}
+}
+
+func TestLinesOfAStepsOutput(t *testing.T) {
+	var lines []string
+	w := lineWriter{emit: func(line string) { lines = append(lines, line) }}
+	w.write([]byte("one\r\ntw"))
+	w.write([]byte("o\n\n"))
+	w.write([]byte(strings.Repeat("x", maxOutputLine+1)))
+	w.flush()
+	if len(lines) != 4 || lines[0] != "one" || lines[1] != "two" || len(lines[2]) != maxOutputLine || lines[3] != "x" {
+		t.Fatalf("got %.100q", lines)
+	}
+	for range 100 {
+		w.write([]byte("many\n"))
+	}
+	if got := strings.Count(w.tail(), "many"); got != keptLines {
+		t.Errorf("the tail keeps %d lines", got)
+	}
+}

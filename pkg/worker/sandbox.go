@@ -1,0 +1,110 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/store"
+)
+
+// sandbox is what the worker holds of a sandbox while it lives: its agent, its
+// Docker status and the watch on its death. What must outlive the server is in
+// the store.
+type sandbox struct {
+	id      string
+	log     *slog.Logger
+	logFile *os.File
+	born    time.Time
+
+	control *control
+	agent   agentClient
+
+	ctx    context.Context // until the sandbox ends or the server closes
+	cancel context.CancelCauseFunc
+
+	settled chan struct{} // closed when start or adopt is over
+	dead    chan struct{} // closed when the sentry has exited
+	ended   chan struct{} // closed when no resource is left and the store says so
+	endOnce sync.Once
+	endErr  error // why the teardown failed, valid after endOnce
+
+	mu            sync.Mutex
+	docker        innerdock.DockerStatus
+	dockerChanged broadcast
+}
+
+// errEnding cancels a sandbox's context when its end has begun.
+var errEnding = errors.New("the sandbox is ending")
+
+// register makes the sandbox's live half, with its log and control socket.
+func (w *Worker) register(rec *store.Record) (*sandbox, error) {
+	if err := os.MkdirAll(w.controlDir(rec.ID), 0o700); err != nil {
+		return nil, innerdock.Internal(err, "making the sandbox's directory")
+	}
+	file, err := os.OpenFile(w.logFile(rec.ID), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, innerdock.Internal(err, "opening the sandbox's log")
+	}
+	own := slog.NewTextHandler(file, &slog.HandlerOptions{Level: slog.LevelDebug})
+	s := &sandbox{
+		id:      rec.ID,
+		log:     slog.New(slog.NewMultiHandler(w.Logger.Handler(), own)).With("container_id", rec.ID),
+		logFile: file,
+		born:    rec.CreatedAt,
+		settled: make(chan struct{}),
+		dead:    make(chan struct{}),
+		ended:   make(chan struct{}),
+		docker:  rec.Docker,
+	}
+	s.ctx, s.cancel = context.WithCancelCause(w.ctx)
+	if s.control, err = listenControl(w.controlDir(rec.ID), s.log); err != nil {
+		s.cancel(err)
+		return nil, errors.Join(err, file.Close())
+	}
+	s.agent = newAgentClient(s.control)
+	w.mu.Lock()
+	w.live[rec.ID] = s
+	w.mu.Unlock()
+	return s, nil
+}
+
+// abandon lets go of a sandbox that goes on living without this server.
+func (s *sandbox) abandon() {
+	s.cancel(errors.New("the server is closing"))
+	s.control.Close()
+	_ = s.logFile.Close()
+}
+
+// watch waits for the sentry's death, whoever its parent is, and ends the
+// sandbox when nobody else has begun to.
+func (w *Worker) watch(s *sandbox, pid int) error {
+	death, err := watchDeath(pid)
+	if err != nil {
+		close(s.dead)
+		return err
+	}
+	stop := context.AfterFunc(w.ctx, death.close)
+	w.wg.Go(func() {
+		defer stop()
+		defer death.close()
+		if !death.wait() {
+			return // the server is closing
+		}
+		close(s.dead)
+		<-s.settled
+		_ = w.end(s, ending{state: innerdock.StateFailed, reason: w.causeOfDeath(s.id)})
+	})
+	return nil
+}
+
+func (w *Worker) causeOfDeath(id string) string {
+	if oomKills(cgroupPath(id)) > 0 {
+		return "it ran out of memory and was killed; create it with more memory="
+	}
+	return "its first process ended, so all others did; `innerdock logs` may say more"
+}
