@@ -1,0 +1,286 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/innerdock/innerdock"
+	"golang.org/x/sys/unix"
+)
+
+// RunscConfig says which runsc is used, and how.
+type RunscConfig struct {
+	Path     string       // the runsc binary; its sidecars lie in gvisor-bin/ beside it
+	Root     string       // runsc's state; made if it is missing; one server's alone
+	Platform string       // "systrap" (also for ""), "kvm" or "ptrace"
+	DebugLog string       // directory for gVisor's verbose logs; "": none
+	Log      *slog.Logger // nil: silent
+}
+
+// Runsc is the Runtime that executes gVisor's runsc. It is safe for concurrent
+// use; calls for one sandbox are ordered by runsc's own lock.
+type Runsc struct {
+	config  RunscConfig
+	version string
+	log     *slog.Logger
+}
+
+var _ Runtime = (*Runsc)(nil)
+
+// versionTimeout bounds the question for runsc's version, cleanupTimeout the
+// removal of a sandbox whose creation failed.
+const (
+	versionTimeout = 10 * time.Second
+	cleanupTimeout = 30 * time.Second
+)
+
+// NewRunsc asks the binary for its version and refuses one below the floor.
+func NewRunsc(ctx context.Context, config RunscConfig) (*Runsc, error) {
+	r := &Runsc{config: config, log: config.Log}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if !filepath.IsAbs(config.Path) || !filepath.IsAbs(config.Root) {
+		return nil, innerdock.Errorf(innerdock.CodeInvalid, "the paths of runsc %q and of its root %q must be absolute", config.Path, config.Root)
+	}
+	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
+	defer cancel()
+	text, err := r.call(ctx, []string{"--version"})
+	if err != nil {
+		return nil, innerdock.Errorf(innerdock.CodeUnavailable, "cannot run %s; build it with `make runsc`: %w", config.Path, err)
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	r.version = strings.TrimSpace(strings.TrimPrefix(first, "runsc version"))
+	if err := CheckVersion(r.version); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(config.Root, 0o700); err != nil {
+		return nil, innerdock.Internal(err, "making runsc's root directory")
+	}
+	return r, nil
+}
+
+// Version returns the version that runsc tells, such as
+// "v0.0.0-20260905035102-160fafc42237".
+func (r *Runsc) Version() string { return r.version }
+
+// Close gives back what runsc keeps for all sandboxes together, if there is
+// none: an empty network namespace, mounted in the root directory, that all
+// file servers run in. While sandboxes live it does nothing.
+func (r *Runsc) Close(ctx context.Context) error {
+	list, err := r.List(ctx)
+	if err != nil || len(list) > 0 {
+		return err
+	}
+	path := filepath.Join(r.config.Root, "null-netns")
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return innerdock.Internal(err, "unmounting runsc's empty network namespace")
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return innerdock.Internal(err, "removing runsc's empty network namespace")
+	}
+	return nil
+}
+
+// Create implements Runtime.
+func (r *Runsc) Create(ctx context.Context, s Spec) error {
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	// Asked first, because a failed creation is undone below, and a sandbox that
+	// was there before must survive the attempt.
+	if r.exists(s.ID) {
+		return stateError(innerdock.CodeConflict, ErrExists, s.ID)
+	}
+	if err := writeBundle(s); err != nil {
+		return err
+	}
+	errorLog := filepath.Join(s.BundleDir, "runsc.log")
+	err := r.callDetached(ctx, r.config.createArgv(s, errorLog), errorLog)
+	if err == nil {
+		return nil
+	}
+	if said(err, "container already exists") {
+		return stateError(innerdock.CodeConflict, ErrExists, s.ID)
+	}
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	if left := r.Delete(undo, s.ID); left != nil {
+		r.log.Error("removing a sandbox whose creation failed", "sandbox", s.ID, "error", left)
+	}
+	return explain(err, s.ID, "creating the sandbox")
+}
+
+// Start implements Runtime.
+func (r *Runsc) Start(ctx context.Context, id string) error {
+	return r.do(ctx, id, "starting the sandbox", r.config.argv("start", id))
+}
+
+// Kill implements Runtime.
+func (r *Runsc) Kill(ctx context.Context, id string, sig syscall.Signal) error {
+	return r.do(ctx, id, "signalling the sandbox", r.config.killArgv(id, sig))
+}
+
+// Delete implements Runtime. What runsc does not know of, because it was killed
+// while it created the sandbox, is found by the cgroup.
+func (r *Runsc) Delete(ctx context.Context, id string) error {
+	err := r.do(ctx, id, "deleting the sandbox", r.config.argv("delete", "--force", id))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if err := removeCgroup(ctx, id); err != nil {
+		return innerdock.Internal(err, "removing the sandbox's cgroup")
+	}
+	return nil
+}
+
+// State implements Runtime.
+func (r *Runsc) State(ctx context.Context, id string) (State, error) {
+	if err := CheckID(id); err != nil {
+		return State{}, err
+	}
+	text, err := r.call(ctx, r.config.argv("state", id))
+	if err != nil {
+		return State{}, explain(err, id, "asking for the sandbox's state")
+	}
+	var state ociState
+	if err := json.Unmarshal(text, &state); err != nil {
+		return State{}, innerdock.Internal(err, "reading the sandbox's state")
+	}
+	return state.ours(), nil
+}
+
+// List implements Runtime.
+func (r *Runsc) List(ctx context.Context) ([]State, error) {
+	text, err := r.call(ctx, r.config.argv("list", "--format=json"))
+	if err != nil {
+		return nil, innerdock.Internal(err, "listing sandboxes")
+	}
+	var states []ociState
+	if err := json.Unmarshal(text, &states); err != nil {
+		return nil, innerdock.Internal(err, "reading the list of sandboxes")
+	}
+	list := make([]State, 0, len(states))
+	for _, s := range states {
+		list = append(list, s.ours())
+	}
+	return list, nil
+}
+
+// Wait implements Runtime. It is a process of runsc for as long as it waits
+// (some 20 MB); who needs no exit code watches State.PID with a pidfd instead.
+func (r *Runsc) Wait(ctx context.Context, id string) (int, error) {
+	if err := CheckID(id); err != nil {
+		return 0, err
+	}
+	text, err := r.call(ctx, r.config.argv("wait", id))
+	if err != nil {
+		return 0, explain(err, id, "waiting for the sandbox")
+	}
+	var result struct {
+		ExitStatus int `json:"exitStatus"`
+	}
+	if err := json.Unmarshal(text, &result); err != nil {
+		return 0, innerdock.Internal(err, "reading the sandbox's exit code")
+	}
+	return result.ExitStatus, nil
+}
+
+// UpperTar implements Runtime.
+func (r *Runsc) UpperTar(ctx context.Context, id string, w io.Writer) error {
+	if err := CheckID(id); err != nil {
+		return err
+	}
+	// runsc talks on its standard output, and opens the file that it is given by
+	// name, from its beginning: hence a pipe with a name.
+	out, in, err := os.Pipe()
+	if err != nil {
+		return innerdock.Internal(err, "making a pipe")
+	}
+	copied := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(w, out)
+		out.Close() // a writer that failed ends runsc as well
+		copied <- err
+	}()
+	_, callErr := r.call(ctx, r.config.argv("tar", "rootfs-upper", "--file=/proc/self/fd/3", id), in)
+	in.Close()
+	if callErr != nil {
+		// A runsc that was killed leaves the other end of the pipe to the sandbox.
+		_ = out.SetReadDeadline(time.Unix(1, 0))
+	}
+	copyErr := <-copied
+	switch {
+	case copyErr != nil && !errors.Is(copyErr, os.ErrDeadlineExceeded):
+		return innerdock.Internal(copyErr, "handing over the sandbox's writable layer")
+	case callErr != nil:
+		return explain(callErr, id, "reading the sandbox's writable layer")
+	}
+	return nil
+}
+
+// do runs a verb for one sandbox that answers nothing.
+func (r *Runsc) do(ctx context.Context, id, doing string, argv []string) error {
+	if err := CheckID(id); err != nil {
+		return err
+	}
+	if _, err := r.call(ctx, argv); err != nil {
+		return explain(err, id, doing)
+	}
+	return nil
+}
+
+// exists reports whether runsc has written the state of a sandbox.
+func (r *Runsc) exists(id string) bool {
+	_, err := os.Stat(filepath.Join(r.config.Root, id+"_sandbox:"+id+".state"))
+	return err == nil
+}
+
+// ociState is a sandbox in runsc's words.
+type ociState struct {
+	ID     string `json:"id"`
+	Status Status `json:"status"`
+	PID    int    `json:"pid"`
+}
+
+func (s ociState) ours() State { return State{ID: s.ID, Status: s.Status, PID: max(s.PID, 0)} }
+
+// explain turns a failure of runsc into an error of innerdock.
+func explain(err error, id, doing string) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return innerdock.Errorf(innerdock.CodeTimeout, "%s took too long: %w", doing, err)
+	case errors.Is(err, context.Canceled):
+		return innerdock.Errorf(innerdock.CodeUnavailable, "%s was interrupted: %w", doing, err)
+	case said(err, "loading container: file does not exist", "loading container: container does not exist", "error loading container: file does not exist"):
+		return stateError(innerdock.CodeNotFound, ErrNotFound, id)
+	case said(err, "exit status is unavailable"):
+		return stateError(innerdock.CodeSandboxTerminated, ErrExitUnknown, id)
+	case said(err, "in state ", "sandbox is not running", "container is not running"):
+		return stateError(innerdock.CodeConflict, ErrState, id)
+	}
+	return innerdock.Internal(err, doing)
+}
+
+// readErrorLog returns the messages of runsc's --log file.
+func readErrorLog(path string) string {
+	var messages []string
+	decoder := json.NewDecoder(strings.NewReader(string(readCapped(path, maxError))))
+	for {
+		var line struct {
+			Msg string `json:"msg"`
+		}
+		if decoder.Decode(&line) != nil {
+			return strings.Join(messages, "; ")
+		}
+		messages = append(messages, line.Msg)
+	}
+}
