@@ -44,8 +44,10 @@ read_release() {
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
-# candidate PACKAGE: apt could install it.
-candidate() { apt-cache show --no-all-versions "$1" 2>/dev/null | grep -q '^Version:'; }
+# offered PACKAGES: apt could install them all.
+offered() {
+	[ "$(apt-cache show --no-all-versions "$@" 2>/dev/null | grep -c '^Package: ')" = $# ]
+}
 
 # --- apt -------------------------------------------------------------------
 
@@ -59,6 +61,11 @@ apt() {
 install_packages() {
 	apt install --no-install-recommends --no-remove "$@" ||
 		fail "apt could not install $*; its reason is above"
+}
+
+install_certificates() {
+	apt update || fail "could not read the package lists of $name; apt's reason is above"
+	install_packages ca-certificates
 }
 
 # fetch URL FILE SECONDS: with apt's own downloader, since slim images have no other.
@@ -107,7 +114,8 @@ install_ce() {
 	install -D -m 644 "$work/docker.asc" /etc/apt/keyrings/docker.asc
 	echo "deb [arch=$(dpkg --print-architecture) signed-by=/etc/apt/keyrings/docker.asc] $ce_url/linux/$id $codename stable" \
 		>/etc/apt/sources.list.d/docker.list
-	if ! apt update || ! candidate docker-ce; then
+	# shellcheck disable=SC2086
+	if ! apt update || ! offered $ce_packages; then
 		rm -f /etc/apt/sources.list.d/docker.list /etc/apt/keyrings/docker.asc
 		fail "apt does not accept the repository $ce_url/linux/$id ($codename): its reason is above." \
 			'A signature that does not fit the key means a broken mirror or an attack; nothing was installed from it'
@@ -126,9 +134,6 @@ distro_packages() {
 	esac
 }
 
-# Without docker-cli and docker-buildx, a Debian's docker-compose is the old one.
-distro_has_all() { for package in $(distro_packages); do candidate "$package" || return 1; done; }
-
 # add_donor: the newer Debian release, from the mirrors that this one uses, for
 # Docker only: every other package of it has a priority that is never installed.
 add_donor() {
@@ -137,7 +142,7 @@ add_donor() {
 		[ ! -r "$file" ] || keyring="[signed-by=$file] "
 	done
 	# shellcheck disable=SC2016
-	apt-get indextargets --format '$(RELEASE) $(REPO_URI) $(COMPONENT)' 'Created-By: Packages' |
+	apt-get indextargets --no-release-info --format '$(RELEASE) $(REPO_URI) $(COMPONENT)' 'Created-By: Packages' |
 		sort -u | while read -r release uri component; do
 		[ "$component" = main ] || continue
 		case $release in
@@ -159,18 +164,18 @@ add_donor() {
 }
 
 install_distro() {
-	if ! distro_has_all; then
-		case " $donor_takers " in
-		*" $codename "*) ;;
-		*) fail "$name has no packages of Docker with the Compose and Buildx plugins;" \
-			'use Debian 12 or later, Ubuntu 22.04 or later, or with_docker(source="docker-ce")' ;;
-		esac
+	case " $donor_takers " in
+	*" $codename "*)
 		say "$name has Docker without its plugins: taking Docker, and nothing else, from Debian $donor"
 		add_donor
-		apt update || fail "could not read the package lists of Debian $donor; apt's reason is above"
-		distro_has_all || fail "the mirror of $name does not offer Docker of Debian $donor"
-	fi
-	say "installing Docker from the packages of $name"
+		;;
+	*) say "installing Docker from the packages of $name" ;;
+	esac
+	apt update || fail "could not read the package lists; apt's reason is above"
+	# shellcheck disable=SC2046
+	offered $(distro_packages) ||
+		fail "$name has no packages of Docker with the Compose and Buildx plugins;" \
+			'use Debian 12 or later, Ubuntu 22.04 or later, or with_docker(source="docker-ce")'
 	# shellcheck disable=SC2086
 	remove_others $ce_packages
 	# shellcheck disable=SC2046
@@ -262,9 +267,7 @@ main() {
 	trap 'exit 130' INT TERM
 	[ -z "$(find /var/lib/apt/lists -name '*_Packages*' 2>/dev/null | head -n 1)" ] || had_lists=yes
 	forbid_services
-	say "reading the package lists of $name"
-	apt update || fail "could not read the package lists of $name; apt's reason is above"
-	[ -e /etc/ssl/certs/ca-certificates.crt ] || install_packages ca-certificates
+	[ -e /etc/ssl/certs/ca-certificates.crt ] || install_certificates
 
 	choose_source
 	case $source in
