@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -178,8 +179,15 @@ func (r *Runsc) List(ctx context.Context) ([]State, error) {
 // Wait implements Runtime. It is a process of runsc for as long as it waits
 // (some 20 MB); who needs no exit code watches State.PID with a pidfd instead.
 func (r *Runsc) Wait(ctx context.Context, id string) (int, error) {
-	if err := CheckID(id); err != nil {
+	// runsc itself would wait two minutes for a sandbox that was not started.
+	state, err := r.State(ctx, id)
+	switch {
+	case err != nil:
 		return 0, err
+	case state.Status == Created:
+		return 0, stateError(innerdock.CodeConflict, ErrState, id)
+	case state.Status == Stopped:
+		return 0, stateError(innerdock.CodeSandboxTerminated, ErrExitUnknown, id)
 	}
 	text, err := r.call(ctx, r.config.argv("wait", id))
 	if err != nil {
@@ -251,7 +259,23 @@ type ociState struct {
 	PID    int    `json:"pid"`
 }
 
-func (s ociState) ours() State { return State{ID: s.ID, Status: s.Status, PID: max(s.PID, 0)} }
+// ours takes a sandbox for stopped whose kernel is a zombie: runsc takes it for
+// alive until its parent has read its exit status.
+func (s ociState) ours() State {
+	if s.PID <= 0 || zombie(s.PID) {
+		return State{ID: s.ID, Status: Stopped}
+	}
+	return State{ID: s.ID, Status: s.Status, PID: s.PID}
+}
+
+func zombie(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	_, fields, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(fields, "Z") || strings.HasPrefix(fields, "X")
+}
 
 // explain turns a failure of runsc into an error of innerdock.
 func explain(err error, id, doing string) error {
@@ -260,11 +284,11 @@ func explain(err error, id, doing string) error {
 		return innerdock.Errorf(innerdock.CodeTimeout, "%s took too long: %w", doing, err)
 	case errors.Is(err, context.Canceled):
 		return innerdock.Errorf(innerdock.CodeUnavailable, "%s was interrupted: %w", doing, err)
-	case said(err, "loading container: file does not exist", "loading container: container does not exist", "error loading container: file does not exist"):
+	case said(err, "loading container: file does not exist"):
 		return stateError(innerdock.CodeNotFound, ErrNotFound, id)
 	case said(err, "exit status is unavailable"):
 		return stateError(innerdock.CodeSandboxTerminated, ErrExitUnknown, id)
-	case said(err, "in state ", "sandbox is not running", "container is not running"):
+	case said(err, "in state ", "is not running", "connecting to control server"):
 		return stateError(innerdock.CodeConflict, ErrState, id)
 	}
 	return innerdock.Internal(err, doing)

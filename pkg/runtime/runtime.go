@@ -38,8 +38,9 @@ type Runtime interface {
 	// of it, its cgroup included. It succeeds for one that is not there.
 	Delete(ctx context.Context, id string) error
 	// Wait returns the exit code of PID 1 once it has ended: 128+n for signal n.
-	// It works for any sandbox, not only those that this process started. Errors:
-	// ErrNotFound, and ErrExitUnknown when the kernel of the sandbox died before
+	// It works for any running sandbox, not only those that this process started.
+	// Errors: ErrNotFound, ErrState for one that was not started, and
+	// ErrExitUnknown when the sandbox had ended before, or its kernel died before
 	// it could tell (out of memory, killed from outside).
 	Wait(ctx context.Context, id string) (exitCode int, err error)
 	// List returns all sandboxes, in no order.

@@ -1,6 +1,7 @@
 // Command guest is PID 1 of the sandboxes that tests start. It does what its
 // first argument says, tells the result as one line of JSON on the control
-// socket, and then waits for SIGTERM, at which it exits with code 7.
+// socket, and then waits for SIGTERM, at which it exits with code 7 or, for the
+// verb "exit", with the code that is its argument.
 package main
 
 import (
@@ -41,7 +42,7 @@ func main() {
 		}
 	}
 	<-terminate
-	os.Exit(7)
+	os.Exit(code)
 }
 
 func fail(err error) {
@@ -58,13 +59,12 @@ func tell(result any) error {
 	return json.NewEncoder(conn).Encode(result)
 }
 
-func exit(args []string) (any, error) {
-	code, err := strconv.Atoi(args[0])
-	if err != nil {
-		return nil, err
-	}
-	os.Exit(code)
-	return nil, nil
+// code is what the guest exits with at SIGTERM.
+var code = 7
+
+func exit(args []string) (result any, err error) {
+	code, err = strconv.Atoi(args[0])
+	return nil, err
 }
 
 func sleep([]string) (any, error) { return nil, nil }
