@@ -40,11 +40,18 @@ type Welcome struct {
 
 // Internal endpoints of the agent. The server never proxies them.
 const (
-	PathHealth      = "/health"       // GET: 200 when the agent serves
+	PathHealth      = "/health"       // GET: Health when the agent serves
 	PathConfigure   = "/configure"    // POST Configuration: 204
 	PathDockerStart = "/docker/start" // POST DockerStart: a stream of DockerEvent, one JSON object a line
 	PathDockerStop  = "/docker/stop"  // POST: stops dockerd and its containers; 204
+	PathDockerState = "/docker/state" // GET ?not=STATE&wait=SECONDS: DockerReport, once its state is not that one or at the timeout (≤ 60)
 )
+
+// Health is the answer of an agent that serves.
+type Health struct {
+	Agent     string `json:"agent"`     // its build version
+	Processes int    `json:"processes"` // running children, dockerd included
+}
 
 // Configuration is what a sandbox is told about itself, at its start and again
 // after a restore.
@@ -87,4 +94,17 @@ type DockerEvent struct {
 	Error    string         `json:"error,omitempty"`     // message and next step
 	ExitCode *int           `json:"exit_code,omitempty"` // of a dockerd that died
 	Log      string         `json:"log,omitempty"`       // its last lines
+}
+
+// DockerReport is the state of dockerd, also after its start: an agent restarts
+// one that dies.
+type DockerReport struct {
+	State    innerdock.DockerState   `json:"state"` // disabled: not started, or stopped
+	Profile  innerdock.DockerProfile `json:"profile,omitempty"`
+	Version  string                  `json:"version,omitempty"`
+	Restarts int                     `json:"restarts,omitempty"`  // since the last start that was asked for
+	Code     innerdock.Code          `json:"code,omitempty"`      // with failed and restarting: why
+	Reason   string                  `json:"reason,omitempty"`    // message and next step
+	ExitCode *int                    `json:"exit_code,omitempty"` // of the dockerd that died last
+	Log      string                  `json:"log,omitempty"`       // its last lines
 }

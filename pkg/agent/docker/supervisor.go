@@ -1,0 +1,262 @@
+// Package docker starts dockerd in the sandbox, tells each step, and keeps it
+// alive afterwards.
+package docker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/agent/child"
+	"github.com/innerdock/innerdock/pkg/agent/output"
+	"github.com/innerdock/innerdock/pkg/agent/process"
+	"github.com/innerdock/innerdock/pkg/agent/wire"
+)
+
+const (
+	logSize      = 1 << 20          // of dockerd's log that is kept
+	logTail      = 4 << 10          // of it that an error carries
+	cancelGrace  = 5 * time.Second  // for a dockerd whose start was given up
+	stopGrace    = 20 * time.Second // dockerd gives its containers 15
+	firstPause   = 100 * time.Millisecond
+	longestPause = 10 * time.Second
+	stable       = time.Minute // after this the pauses begin anew
+	restartLimit = time.Minute // for a restarted dockerd to answer
+)
+
+// Config says what the supervisor works with.
+type Config struct {
+	Reaper  *child.Reaper
+	Environ func(extra map[string]string) []string // of dockerd
+	Log     *slog.Logger
+	Root    string // before /etc/docker and /var/run: "" but for tests
+}
+
+// Supervisor owns the sandbox's dockerd.
+type Supervisor struct {
+	cfg  Config
+	log  *output.Buffer
+	turn chan struct{} // one start, stop or close at a time
+
+	daemon   *process.Process // nil: none; written only in turn or by watch
+	stop     context.CancelFunc
+	watched  sync.WaitGroup
+	rulesFor netip.Addr // whose firewall rules are in place
+
+	mu      sync.Mutex
+	report  wire.DockerReport
+	changed chan struct{}
+}
+
+// New returns a supervisor that has started nothing.
+func New(cfg Config) *Supervisor {
+	return &Supervisor{cfg: cfg, log: output.NewBuffer(logSize), turn: make(chan struct{}, 1),
+		report: wire.DockerReport{State: innerdock.DockerDisabled}, changed: make(chan struct{})}
+}
+
+// Start starts dockerd and returns when it answers, or why it does not. Each
+// step is told to emit when it begins. If dockerd is ready already, that is all
+// that is told. When ctx ends first, dockerd is stopped.
+func (s *Supervisor) Start(ctx context.Context, req wire.DockerStart, emit func(wire.DockerEvent)) error {
+	if err := valid(req); err != nil {
+		return err
+	}
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	if r := s.Report(); r.State == innerdock.DockerReady {
+		emit(wire.DockerEvent{Step: wire.StepReady, Version: r.Version})
+		return nil
+	}
+	s.end(cancelGrace)
+	s.set(wire.DockerReport{State: innerdock.DockerStarting, Profile: req.Profile})
+	version, err := s.launch(ctx, req, emit)
+	if err != nil {
+		event := s.failure(ctx, err)
+		s.end(cancelGrace)
+		s.set(wire.DockerReport{State: innerdock.DockerFailed, Profile: req.Profile,
+			Code: event.Code, Reason: event.Error, ExitCode: event.ExitCode, Log: event.Log})
+		emit(event)
+		return err
+	}
+	s.set(wire.DockerReport{State: innerdock.DockerReady, Profile: req.Profile, Version: version})
+	watchCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = stop
+	s.watched.Go(func() { s.watch(watchCtx, req) })
+	emit(wire.DockerEvent{Step: wire.StepReady, Version: version})
+	return nil
+}
+
+// valid checks a request, so that nothing odd becomes a flag or a rule.
+func valid(req wire.DockerStart) error {
+	switch req.Profile {
+	case innerdock.ProfileFull, innerdock.ProfileMinimal:
+		return nil
+	}
+	return innerdock.Errorf(innerdock.CodeInvalid, "profile %q is neither full nor minimal", req.Profile)
+}
+
+// failure describes why a launch failed.
+func (s *Supervisor) failure(ctx context.Context, err error) wire.DockerEvent {
+	event := wire.DockerEvent{Code: innerdock.CodeDockerFailed, Error: err.Error()}
+	if known := (*stepError)(nil); errors.As(err, &known) {
+		event.Step, event.Attempt = known.step, known.attempt
+		event.Code, event.ExitCode = known.code, known.exitCode
+		if event.Step != wire.StepInstalled {
+			event.Log = s.log.Tail(logTail)
+		}
+	}
+	if ctx.Err() != nil {
+		event.Code = innerdock.CodeDockerTimeout
+	}
+	return event
+}
+
+// watch restarts a dockerd that dies, until ctx ends.
+func (s *Supervisor) watch(ctx context.Context, req wire.DockerStart) {
+	pause := firstPause
+	for restarts := 1; ; restarts++ {
+		began := time.Now()
+		select {
+		case <-s.daemon.Done():
+		case <-ctx.Done():
+			return
+		}
+		if time.Since(began) > stable {
+			pause = firstPause
+		}
+		s.restart(ctx, req, restarts, pause)
+		if ctx.Err() != nil {
+			return
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+// restart starts dockerd again after a pause and tells the state. Where that
+// fails, no dockerd runs, and watch comes here again.
+func (s *Supervisor) restart(ctx context.Context, req wire.DockerStart, restarts int, pause time.Duration) {
+	s.daemon.Close()
+	exit := s.daemon.Exit()
+	report := wire.DockerReport{State: innerdock.DockerRestarting, Profile: req.Profile, Restarts: restarts,
+		Code: innerdock.CodeDockerFailed, Reason: died(exit), ExitCode: &exit.Code, Log: s.log.Tail(logTail)}
+	s.cfg.Log.Warn("dockerd died", "exit_code", exit.Code, "restarts", restarts)
+	s.set(report)
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, restartLimit)
+	defer cancel()
+	version, err := s.launch(limited, req, func(wire.DockerEvent) {})
+	if err != nil {
+		event := s.failure(limited, err)
+		report.Code, report.Reason, report.ExitCode, report.Log = event.Code, event.Error, event.ExitCode, event.Log
+		s.set(report)
+		s.kill(cancelGrace)
+		return
+	}
+	s.set(wire.DockerReport{State: innerdock.DockerReady, Profile: req.Profile, Version: version, Restarts: restarts})
+}
+
+// Stop stops dockerd, which stops its containers. Nothing to stop is no error.
+func (s *Supervisor) Stop(ctx context.Context) error {
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	s.end(stopGrace)
+	s.set(wire.DockerReport{State: innerdock.DockerDisabled})
+	return nil
+}
+
+// Close stops dockerd for good, within grace. A start that is under way must
+// have been cancelled.
+func (s *Supervisor) Close(grace time.Duration) {
+	s.turn <- struct{}{} // kept
+	s.end(grace)
+	s.set(wire.DockerReport{State: innerdock.DockerDisabled})
+}
+
+func (s *Supervisor) take(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return innerdock.Errorf(innerdock.CodeUnavailable, "Docker is being started or stopped by another request")
+	}
+}
+
+func (s *Supervisor) release() { <-s.turn }
+
+// end ends the watching and dockerd.
+func (s *Supervisor) end(grace time.Duration) {
+	if s.stop != nil {
+		s.stop()
+		s.watched.Wait()
+		s.stop = nil
+	}
+	s.kill(grace)
+}
+
+// kill ends dockerd, if there is one: SIGTERM, and SIGKILL after grace.
+func (s *Supervisor) kill(grace time.Duration) {
+	if s.daemon == nil {
+		return
+	}
+	s.daemon.Signal(syscall.SIGTERM)
+	late := time.NewTimer(grace)
+	defer late.Stop()
+	select {
+	case <-s.daemon.Done():
+	case <-late.C:
+		s.daemon.Signal(syscall.SIGKILL)
+		<-s.daemon.Done()
+	}
+	s.daemon.Close()
+}
+
+// Report returns the state.
+func (s *Supervisor) Report() wire.DockerReport {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.report
+}
+
+func (s *Supervisor) set(r wire.DockerReport) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.report = r
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Await returns the state once it is not the given one, or when d or ctx ends.
+func (s *Supervisor) Await(ctx context.Context, not innerdock.DockerState, d time.Duration) wire.DockerReport {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		s.mu.Lock()
+		report, changed := s.report, s.changed
+		s.mu.Unlock()
+		if report.State != not {
+			return report
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return report
+		case <-ctx.Done():
+			return report
+		}
+	}
+}
