@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
@@ -94,6 +95,20 @@ func (a agentClient) startDocker(ctx context.Context, start wire.DockerStart, se
 		see(event)
 	}
 	return lines.Err()
+}
+
+// dockerReport waits until dockerd is in another state than not, for at most a
+// minute, and returns how it is.
+func (a agentClient) dockerReport(ctx context.Context, not innerdock.DockerState) (wire.DockerReport, error) {
+	var report wire.DockerReport
+	query := url.Values{"not": {string(not)}, "wait": {"60"}}
+	resp, err := a.do(ctx, http.MethodGet, wire.PathDockerState+"?"+query.Encode(), nil, nil)
+	if err != nil {
+		return report, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	err = json.NewDecoder(io.LimitReader(resp.Body, maxReply)).Decode(&report)
+	return report, err
 }
 
 // execute runs a process to its end and hands its output, as it comes, to

@@ -2,12 +2,12 @@ package worker
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"time"
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/image"
+	"github.com/innerdock/innerdock/pkg/image/upper"
 	"github.com/innerdock/innerdock/pkg/store"
 )
 
@@ -19,9 +19,7 @@ const (
 	builderDisk   = 20 << 30
 )
 
-// RunSteps runs an image's steps one after the other, as root, in a sandbox of
-// their own on root, and writes what they changed to layer, as a tar. A failing
-// step is CodeImageBuildFailed. It implements image.Runner.
+// RunSteps implements image.Runner with a sandbox of its own on root.
 func (w *Worker) RunSteps(ctx context.Context, root string, env map[string]string, steps []image.Step,
 	output func(step int, line string), layer io.Writer) error {
 	rec := &store.Record{Tenant: builderTenant, Internal: true, Env: env}
@@ -39,40 +37,53 @@ func (w *Worker) RunSteps(ctx context.Context, root string, env map[string]strin
 			return err
 		}
 	}
-	return w.Runtime.UpperTar(ctx, s.id, layer)
+	return w.upperLayer(ctx, s.id, layer)
 }
 
 func (s *sandbox) runStep(ctx context.Context, i int, step image.Step, output func(step int, line string)) error {
 	lines := lineWriter{emit: func(line string) { output(i, line) }}
 	code, err := s.agent.execute(ctx, innerdock.ProcessSpec{Args: step.Args, Cwd: "/"}, lines.write)
 	lines.flush()
-	if err != nil {
-		select {
-		case <-s.dead:
-			return innerdock.Errorf(innerdock.CodeImageBuildFailed,
-				"%s: the builder died; it has %d MiB of memory", step.Name, builderMemory>>20)
-		default:
-			return err
-		}
+	if err == nil && code != 0 {
+		return &image.StepError{Step: i, ExitCode: code}
 	}
-	if code != 0 {
-		return innerdock.Errorf(innerdock.CodeImageBuildFailed, "%s: exit code %d%s", step.Name, code, lines.tail())
+	if err == nil || ctx.Err() != nil {
+		return err
 	}
-	return nil
+	select {
+	case <-s.dead:
+		return innerdock.Errorf(innerdock.CodeImageBuildFailed,
+			"%s: the builder ended: %s (it has %d MiB of memory)", step.Name, causeOfDeath(s.id), s.memory>>20)
+	default:
+		return err
+	}
 }
 
-// lineWriter cuts output into lines and keeps the last of them.
+// upperLayer streams what changed in the sandbox to layer, as an OCI layer.
+func (w *Worker) upperLayer(ctx context.Context, id string, layer io.Writer) error {
+	reader, writer := io.Pipe()
+	converted := make(chan error, 1)
+	go func() {
+		err := upper.ToLayer(reader, layer)
+		reader.CloseWithError(err)
+		converted <- err
+	}()
+	err := w.Runtime.UpperTar(ctx, id, writer)
+	writer.CloseWithError(err)
+	if failure := <-converted; err == nil {
+		return failure
+	}
+	return err
+}
+
+// lineWriter cuts output into lines of at most maxOutputLine bytes.
 type lineWriter struct {
 	emit    func(line string)
 	partial []byte
-	last    []string
 }
 
-// maxOutputLine and keptLines cap what is kept of a step's output.
-const (
-	maxOutputLine = 4 << 10
-	keptLines     = 20
-)
+// maxOutputLine is what image.Runner promises.
+const maxOutputLine = 4 << 10
 
 func (l *lineWriter) write(p []byte) {
 	for _, b := range p {
@@ -89,23 +100,6 @@ func (l *lineWriter) flush() {
 	if len(l.partial) == 0 {
 		return
 	}
-	line := string(l.partial)
+	l.emit(string(l.partial))
 	l.partial = l.partial[:0]
-	l.last = append(l.last, line)
-	if len(l.last) > keptLines {
-		l.last = l.last[1:]
-	}
-	l.emit(line)
-}
-
-// tail returns the last lines, for an error's message.
-func (l *lineWriter) tail() string {
-	text := ""
-	for _, line := range l.last {
-		text += fmt.Sprintf("\n  %s", line)
-	}
-	if text != "" {
-		text = "; its last lines:" + text
-	}
-	return text
 }

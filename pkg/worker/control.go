@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -93,8 +92,7 @@ func handshake(conn net.Conn) (*yamux.Session, error) {
 	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return nil, err
 	}
-	reader := bufio.NewReaderSize(conn, wire.MaxLine)
-	line, err := reader.ReadSlice('\n')
+	line, err := wire.ReadLine(conn)
 	if err != nil {
 		return nil, err
 	}
@@ -117,16 +115,8 @@ func handshake(conn net.Conn) (*yamux.Session, error) {
 	}
 	config := yamux.DefaultConfig()
 	config.LogOutput = io.Discard
-	return yamux.Client(bufferedConn{conn, reader}, config)
+	return yamux.Client(conn, config)
 }
-
-// bufferedConn reads first what the handshake's reader had taken in advance.
-type bufferedConn struct {
-	net.Conn
-	reader *bufio.Reader
-}
-
-func (c bufferedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
 
 // dial opens a stream to the agent. While no agent is connected it waits for
 // one until ctx is done.

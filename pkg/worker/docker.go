@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/innerdock/innerdock"
@@ -39,19 +40,27 @@ func (w *Worker) beginDocker(s *sandbox, rec store.Record, endpoint network.Endp
 	}
 	w.wg.Go(func() {
 		status := s.startDocker(timeout, start)
-		if s.ctx.Err() != nil {
-			return // the sandbox is ending or the server closing: the next one starts Docker again
-		}
-		status.Profile = rec.Docker.Profile
-		s.setDocker(func(d *innerdock.DockerStatus) { *d = status })
-		_, err := w.Store.Update(s.ctx, s.id, func(r *store.Record) error {
-			r.Docker = status
-			return nil
-		})
-		if err != nil && s.ctx.Err() == nil {
-			s.log.Error("docker's status could not be stored", "error", err)
+		for s.ctx.Err() == nil { // until the sandbox ends, or the next server takes over
+			status.Profile = rec.Docker.Profile
+			w.noteDocker(s, status)
+			if status.State == innerdock.DockerFailed {
+				return
+			}
+			status = s.followDocker(status)
 		}
 	})
+}
+
+// noteDocker makes a status visible to those who wait, and stores it.
+func (w *Worker) noteDocker(s *sandbox, status innerdock.DockerStatus) {
+	s.setDocker(func(d *innerdock.DockerStatus) { *d = status })
+	_, err := w.Store.Update(s.ctx, s.id, func(r *store.Record) error {
+		r.Docker = status
+		return nil
+	})
+	if err != nil && s.ctx.Err() == nil {
+		s.log.Error("docker's status could not be stored", "error", err)
+	}
 }
 
 // startDocker has the agent go through the steps of Docker's start-up and
@@ -89,6 +98,38 @@ func (s *sandbox) startDocker(timeout time.Duration, start wire.DockerStart) inn
 		return failed(innerdock.CodeOf(err), "starting Docker failed: "+err.Error())
 	default:
 		return failed(innerdock.CodeDockerFailed, "starting Docker broke off while "+missing[last.Step])
+	}
+}
+
+// followPace bounds how often an agent, which may lie, can have its news stored.
+const followPace = 500 * time.Millisecond
+
+// afterReady are the states that a Docker which was ready may come to, and
+// maxReason caps what is kept of an agent's words, in bytes.
+var afterReady = []innerdock.DockerState{innerdock.DockerReady, innerdock.DockerRestarting, innerdock.DockerFailed}
+
+const maxReason = 8 << 10
+
+// followDocker returns the next status that differs from last, or last when the
+// sandbox's context is done. The agent restarts a dockerd that dies.
+func (s *sandbox) followDocker(last innerdock.DockerStatus) innerdock.DockerStatus {
+	pace := time.NewTicker(followPace)
+	defer pace.Stop()
+	for {
+		select {
+		case <-pace.C:
+		case <-s.ctx.Done():
+			return last
+		}
+		report, err := s.agent.dockerReport(s.ctx, last.State)
+		if err != nil || report.State == last.State || !slices.Contains(afterReady, report.State) {
+			continue // not connected just now, or nothing new
+		}
+		next := last
+		next.State, next.Code = report.State, report.Code
+		next.Reason = report.Reason[:min(len(report.Reason), maxReason)]
+		s.log.Warn("docker daemon changed its state", "state", report.State, "restarts", report.Restarts, "reason", report.Reason)
+		return next
 	}
 }
 

@@ -166,7 +166,7 @@ func (w *Worker) greet(ctx context.Context, s *sandbox, rec *store.Record, endpo
 	}
 	select {
 	case <-s.dead:
-		return innerdock.Errorf(innerdock.CodeInternal, "the sandbox died while it started: %s", w.causeOfDeath(s.id))
+		return innerdock.Errorf(innerdock.CodeInternal, "the sandbox died while it started: %s", causeOfDeath(s.id))
 	default:
 		return err
 	}

@@ -76,10 +76,4 @@ func TestLinesOfAStepsOutput(t *testing.T) {
 	if len(lines) != 4 || lines[0] != "one" || lines[1] != "two" || len(lines[2]) != maxOutputLine || lines[3] != "x" {
 		t.Fatalf("got %.100q", lines)
 	}
-	for range 100 {
-		w.write([]byte("many\n"))
-	}
-	if got := strings.Count(w.tail(), "many"); got != keptLines {
-		t.Errorf("the tail keeps %d lines", got)
-	}
 }

@@ -54,7 +54,7 @@ func (w *Worker) resume(ctx context.Context, rec store.Record, running map[strin
 	case rec.Internal:
 		reason = "the server stopped during the build; build again"
 	case !alive:
-		reason = "it ended while the server was away: " + w.causeOfDeath(rec.ID)
+		reason = "it ended while the server was away: " + causeOfDeath(rec.ID)
 	default:
 		err := w.adopt(ctx, rec, state)
 		if err == nil {

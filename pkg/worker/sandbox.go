@@ -20,6 +20,7 @@ type sandbox struct {
 	log     *slog.Logger
 	logFile *os.File
 	born    time.Time
+	memory  int64 // bytes
 
 	control *control
 	agent   agentClient
@@ -56,6 +57,7 @@ func (w *Worker) register(rec *store.Record) (*sandbox, error) {
 		log:     slog.New(slog.NewMultiHandler(w.Logger.Handler(), own)).With("container_id", rec.ID),
 		logFile: file,
 		born:    rec.CreatedAt,
+		memory:  rec.Memory,
 		settled: make(chan struct{}),
 		dead:    make(chan struct{}),
 		ended:   make(chan struct{}),
@@ -97,12 +99,12 @@ func (w *Worker) watch(s *sandbox, pid int) error {
 		}
 		close(s.dead)
 		<-s.settled
-		_ = w.end(s, ending{state: innerdock.StateFailed, reason: w.causeOfDeath(s.id)})
+		_ = w.end(s, ending{state: innerdock.StateFailed, reason: causeOfDeath(s.id)})
 	})
 	return nil
 }
 
-func (w *Worker) causeOfDeath(id string) string {
+func causeOfDeath(id string) string {
 	if oomKills(cgroupPath(id)) > 0 {
 		return "it ran out of memory and was killed; create it with more memory="
 	}

@@ -1,0 +1,93 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/innerdock/innerdock"
+)
+
+func TestDockerWithItsOwnNetworks(t *testing.T) {
+	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{CPU: 2, Memory: "4Gi"})
+	status, err := shared.client.WaitDocker(t.Context(), sandbox.ID)
+	if err != nil || status.State != innerdock.DockerReady || status.Version == "" || status.Seconds <= 0 {
+		t.Fatalf("%+v, %v", status, err)
+	}
+	t.Logf("Docker %s was ready after %.2f s", status.Version, status.Seconds)
+	sh := func(line string) string { t.Helper(); return shared.sh(t, sandbox.ID, line) }
+
+	if got := sh("docker run --rm hello-world"); !strings.Contains(got, "Hello from Docker!") {
+		t.Errorf("hello-world says %q", got)
+	}
+	if got := sh("docker info --format '{{.Driver}}'"); got != "overlay2\n" {
+		t.Errorf("the storage driver is %q", got)
+	}
+	sh("docker network create app && docker run -d --name web --network app -p 8080:80 nginx:latest")
+	if got := sh("docker run --rm --network app busybox:latest wget -qO- http://web/ | head -c 15"); !strings.HasPrefix(got, "<!DOCTYPE html>") {
+		t.Errorf("by its name on the network the service answers %q", got)
+	}
+	if got := sh("curl -s -o /dev/null -w '%{http_code}' http://localhost:8080/"); got != "200" {
+		t.Errorf("through the published port it answers %q", got)
+	}
+	sh("mkdir -p /workspace/app && cd /workspace/app && printf 'FROM busybox:latest\\nRUN echo built > /made\\nCMD cat /made\\n' > Dockerfile && docker build -q -t app .")
+	if got := sh("docker run --rm app"); got != "built\n" {
+		t.Errorf("the built image says %q", got)
+	}
+	sh(`cat > /workspace/app/compose.yaml <<'END'
+services:
+  db: {image: "nginx:latest", healthcheck: {test: ["CMD", "true"], interval: 1s}}
+  probe: {image: "busybox:latest", command: wget -qO /dev/null http://db/, depends_on: {db: {condition: service_healthy}}}
+END`)
+	sh("cd /workspace/app && docker compose up -d --wait db && docker compose run --rm probe && docker-compose down")
+	log, err := shared.client.DockerLogs(t.Context(), sandbox.ID)
+	if err != nil || !strings.Contains(string(log), "API listen on") {
+		t.Errorf("the daemon's log is %.200q, %v", log, err)
+	}
+}
+
+// Profile minimal has exactly the five flags that it promises.
+func TestDockerMinimal(t *testing.T) {
+	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{Docker: innerdock.DockerSpec{Profile: innerdock.ProfileMinimal}})
+	got := shared.sh(t, sandbox.ID, "tr '\\0' ' ' < /proc/$(pidof dockerd)/cmdline")
+	_, flags, _ := strings.Cut(strings.TrimSpace(got), " ")
+	if want := "--host=unix:///var/run/docker.sock --storage-driver=vfs --iptables=false --ip-forward=false --bridge=none"; flags != want {
+		t.Errorf("dockerd runs with %q; want %q", flags, want)
+	}
+	if got := shared.sh(t, sandbox.ID, "docker run --rm --network host hello-world"); !strings.Contains(got, "Hello from Docker!") {
+		t.Errorf("hello-world says %q", got)
+	}
+}
+
+func TestDockerThatIsNotInstalled(t *testing.T) {
+	sandbox := shared.create(t, python, innerdock.SandboxSpec{Docker: innerdock.DockerSpec{Enabled: true}})
+	_, err := shared.client.WaitDocker(t.Context(), sandbox.ID)
+	wantCode(t, err, innerdock.CodeDockerNotInstalled,
+		"dockerd not found - please install Docker in your image using Image().with_docker()")
+	shared.sh(t, sandbox.ID, "true") // the sandbox itself is well
+	if log, _ := shared.client.Logs(t.Context(), sandbox.ID); !strings.Contains(string(log), "dockerd not found") ||
+		!strings.Contains(string(log), "container_id="+sandbox.ID) {
+		t.Errorf("its log is %s", log)
+	}
+}
+
+func TestDockerThatDiesSaysWhy(t *testing.T) {
+	def := innerdock.ImageDefinition{PythonVersion: "python3.11", Steps: []innerdock.ImageStep{{
+		Command: `printf '#!/bin/sh\necho the disk is made of cheese >&2\nexit 3\n' > /usr/bin/dockerd && chmod +x /usr/bin/dockerd`}}}
+	sandbox := shared.create(t, def, innerdock.SandboxSpec{Docker: innerdock.DockerSpec{Enabled: true}})
+	_, err := shared.client.WaitDocker(t.Context(), sandbox.ID)
+	wantCode(t, err, innerdock.CodeDockerFailed, "3", "the disk is made of cheese")
+}
+
+func TestDockerThatNeverAnswersTimesOut(t *testing.T) {
+	def := innerdock.ImageDefinition{PythonVersion: "python3.11", Steps: []innerdock.ImageStep{{
+		Command: `printf '#!/bin/sh\nexec sleep 1000\n' > /usr/bin/dockerd && chmod +x /usr/bin/dockerd`}}}
+	sandbox := shared.create(t, def, innerdock.SandboxSpec{Docker: innerdock.DockerSpec{Enabled: true, ReadyTimeout: 2}})
+	_, err := shared.client.WaitDocker(t.Context(), sandbox.ID)
+	wantCode(t, err, innerdock.CodeDockerTimeout, "socket", "2 s")
+}
+
+func TestDockerThatWasNotAskedFor(t *testing.T) {
+	sandbox := shared.create(t, withDocker, innerdock.SandboxSpec{})
+	_, err := shared.client.WaitDocker(t.Context(), sandbox.ID)
+	wantCode(t, err, innerdock.CodeDockerDisabled)
+}

@@ -1,0 +1,134 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/test/census"
+)
+
+// hostCPUSeconds is what a sandbox's cgroup has used, on cgroup v1 or v2.
+func hostCPUSeconds(t *testing.T, id string) float64 {
+	t.Helper()
+	if text, err := os.ReadFile("/sys/fs/cgroup/cpuacct/innerdock/" + id + "/cpuacct.usage"); err == nil {
+		return number(t, string(text)) / 1e9
+	}
+	text, err := os.ReadFile("/sys/fs/cgroup/innerdock/" + id + "/cpu.stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "usage_usec ")
+	first, _, _ := strings.Cut(rest, "\n")
+	return number(t, first) / 1e6
+}
+
+func number(t *testing.T, text string) float64 {
+	t.Helper()
+	n, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// testDelay spreads interruptions over the phases of a creation.
+func testDelay(i int) time.Duration { return time.Duration(5+i*45) * time.Millisecond }
+
+// waitEmpty waits until nothing is left of any sandbox of the server but those
+// that other tests still use: none, as tests run one after the other.
+func waitEmpty(t *testing.T, s *server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	err := until(ctx, func() error {
+		left, err := census.Take(ctx, s.data())
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("left on the host:\n%s", strings.Join(left, "\n"))
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// The server is killed while sandboxes live: they go on, and the next server
+// takes them over with their processes, output and Docker.
+func TestSandboxesOutliveTheServer(t *testing.T) {
+	s := ownServer(t, "10.221.0.0/20")
+	sandbox := s.createWithDocker(t, innerdock.SandboxSpec{Name: "survivor"})
+	process, err := s.client.StartProcess(t.Context(), sandbox.ID, innerdock.ProcessSpec{
+		Args: []string{"sh", "-c", "echo before; read line; echo after $line"}, Stdin: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.sh(t, "survivor", "docker run -d --name web -p 8080:80 nginx:latest")
+
+	if err := s.signal(9); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	began := time.Now()
+	s.sh(t, "survivor", "true")
+	t.Logf("first exec after the restart: %.0f ms", time.Since(began).Seconds()*1000)
+	if err := s.client.WriteStdin(t.Context(), sandbox.ID, process.PID, []byte("the restart\n"), true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.client.WaitProcess(t.Context(), sandbox.ID, process.PID); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, err := s.client.ReadOutput(t.Context(), sandbox.ID, process.PID, "stdout", 0); string(out) != "before\nafter the restart\n" {
+		t.Errorf("output %q, %v", out, err)
+	}
+	if _, err := s.client.WaitDocker(t.Context(), "survivor"); err != nil {
+		t.Error(err)
+	}
+	if got := s.sh(t, "survivor", "docker ps --format '{{.Names}} {{.State}}'; curl -s -o /dev/null -w '%{http_code}' localhost:8080"); got != "web running\n200" {
+		t.Errorf("docker says %q", got)
+	}
+}
+
+// The server is killed in the middle of creations and endings, again and again.
+// The next one removes what is left, whatever step it was at.
+func TestAKilledServerLeavesNothing(t *testing.T) {
+	s := ownServer(t, "10.222.0.0/20")
+	image := s.image(t, python).ID
+	for i := range 12 {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			sandbox, err := s.client.CreateSandbox(t.Context(), innerdock.SandboxSpec{Image: image})
+			if err == nil {
+				_, _ = s.client.Terminate(t.Context(), sandbox.ID)
+			}
+		}()
+		timer := time.NewTimer(testDelay(i))
+		<-timer.C
+		if err := s.signal(9); err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		if err := s.start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		live, err := s.client.Sandboxes(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sandbox := range live { // killed between "running" and the answer
+			if _, err := s.client.Terminate(t.Context(), sandbox.ID); err != nil {
+				t.Error(err)
+			}
+		}
+		waitEmpty(t, s)
+	}
+}

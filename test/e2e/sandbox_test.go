@@ -1,0 +1,208 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/innerdock/innerdock"
+)
+
+func TestBadRequestsAreRefusedAndLeaveNothing(t *testing.T) {
+	image := shared.image(t, python).ID
+	for name, c := range map[string]struct {
+		spec innerdock.SandboxSpec
+		code innerdock.Code
+		word string
+	}{
+		"gpu":             {innerdock.SandboxSpec{GPU: "A100"}, innerdock.CodeUnsupported, "gpu"},
+		"unknown image":   {innerdock.SandboxSpec{Image: "sha256:" + strings.Repeat("0", 64)}, innerdock.CodeImageNotFound, "image"},
+		"image path":      {innerdock.SandboxSpec{Image: "../../etc"}, innerdock.CodeImageNotFound, ""},
+		"memory unit":     {innerdock.SandboxSpec{Memory: "4GB!"}, innerdock.CodeInvalid, "memory"},
+		"memory tiny":     {innerdock.SandboxSpec{Memory: "1Ki"}, innerdock.CodeInvalid, "memory"},
+		"memory huge":     {innerdock.SandboxSpec{Memory: "900Ti"}, innerdock.CodeInvalid, "memory"},
+		"cpu negative":    {innerdock.SandboxSpec{CPU: -1}, innerdock.CodeInvalid, "cpu"},
+		"cpu huge":        {innerdock.SandboxSpec{CPU: 1e9}, innerdock.CodeInvalid, "cpu"},
+		"name":            {innerdock.SandboxSpec{Name: "../x"}, innerdock.CodeInvalid, "name"},
+		"profile":         {innerdock.SandboxSpec{Docker: innerdock.DockerSpec{Enabled: true, Profile: "best"}}, innerdock.CodeInvalid, "profile"},
+		"ready timeout":   {innerdock.SandboxSpec{Docker: innerdock.DockerSpec{Enabled: true, ReadyTimeout: 1e9}}, innerdock.CodeInvalid, "ready_timeout"},
+		"allow":           {innerdock.SandboxSpec{Network: innerdock.NetworkSpec{Allow: []string{"everything"}}}, innerdock.CodeInvalid, "allow"},
+		"env name":        {innerdock.SandboxSpec{Env: map[string]string{"A=B": "c"}}, innerdock.CodeInvalid, "env"},
+		"env far too big": {innerdock.SandboxSpec{Env: map[string]string{"A": strings.Repeat("x", 1<<18)}}, innerdock.CodeTooLarge, "env"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.spec.Image == "" {
+				c.spec.Image = image
+			}
+			before := len(everything(t))
+			_, err := shared.client.CreateSandbox(t.Context(), c.spec)
+			wantCode(t, err, c.code, c.word)
+			if after := len(everything(t)); after != before {
+				t.Errorf("%d sandboxes were known before and %d after", before, after)
+			}
+		})
+	}
+}
+
+func everything(t *testing.T) []innerdock.Sandbox {
+	t.Helper()
+	all, err := shared.client.Sandboxes(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestALifeOfASandbox(t *testing.T) {
+	sandbox := shared.create(t, python, innerdock.SandboxSpec{
+		Name: "life", Env: map[string]string{"GREETING": "good day"},
+	})
+	if sandbox.State != innerdock.StateRunning || sandbox.Docker.State != innerdock.DockerDisabled || sandbox.Address == "" {
+		t.Errorf("created as %+v", sandbox)
+	}
+	if got := shared.sh(t, "life", "pwd; echo $GREETING; hostname; id -u; cat /proc/1/comm"); got != "/workspace\ngood day\nlife\n0\ninnerdock-agent\n" {
+		t.Errorf("inside it is %q", got)
+	}
+	if got := shared.exec(t, sandbox.ID, "python3.11", "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"); got != (result{"out\n", "err\n", 7}) {
+		t.Errorf("got %+v", got)
+	}
+
+	spec := innerdock.SandboxSpec{Name: "life", Image: sandbox.Image}
+	_, err := shared.client.CreateSandbox(t.Context(), spec)
+	wantCode(t, err, innerdock.CodeConflict, "life", sandbox.ID)
+
+	for range 2 { // twice is fine
+		ended, err := shared.client.Terminate(t.Context(), sandbox.ID)
+		if err != nil || ended.State != innerdock.StateTerminated || ended.EndedAt == nil {
+			t.Errorf("terminated as %+v, %v", ended, err)
+		}
+	}
+	shared.noTrace(t, sandbox.ID)
+	_, err = shared.client.Exec(t.Context(), sandbox.ID, innerdock.ProcessSpec{Args: []string{"true"}}, innerdock.Streams{})
+	wantCode(t, err, innerdock.CodeSandboxTerminated, sandbox.ID)
+	if log, err := shared.client.Logs(t.Context(), sandbox.ID); err != nil || !bytes.Contains(log, []byte("sandbox has ended")) {
+		t.Errorf("its log is %q, %v", log, err)
+	}
+	again, err := shared.client.CreateSandbox(t.Context(), spec) // the name is free again
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := shared.client.Terminate(t.Context(), "life"); err != nil {
+		t.Error(err)
+	}
+	shared.noTrace(t, again.ID)
+}
+
+func TestCommandsThatCannotRun(t *testing.T) {
+	sandbox := shared.create(t, python, innerdock.SandboxSpec{})
+	for _, c := range []struct {
+		spec innerdock.ProcessSpec
+		code innerdock.Code
+	}{
+		{innerdock.ProcessSpec{Args: []string{"no-such-command"}}, innerdock.CodeCommandNotFound},
+		{innerdock.ProcessSpec{Args: []string{"/etc/passwd"}}, innerdock.CodeCommandNotFound},
+		{innerdock.ProcessSpec{Args: []string{"true"}, Cwd: "/no/such/dir"}, innerdock.CodeInvalid},
+		{innerdock.ProcessSpec{}, innerdock.CodeInvalid},
+		{innerdock.ProcessSpec{Args: []string{"true"}, Env: map[string]string{"A=B": ""}}, innerdock.CodeInvalid},
+	} {
+		_, err := shared.client.Exec(t.Context(), sandbox.ID, c.spec, innerdock.Streams{})
+		wantCode(t, err, c.code)
+	}
+	if _, err := shared.client.Process(t.Context(), sandbox.ID, 999999); innerdock.CodeOf(err) != innerdock.CodeNotFound {
+		t.Errorf("a process that never was: %v", err)
+	}
+}
+
+func TestBinaryOutputArrivesAsItIs(t *testing.T) {
+	sandbox := shared.create(t, python, innerdock.SandboxSpec{})
+	var want bytes.Buffer
+	for i := range 1 << 16 {
+		want.WriteByte(byte(i * 7))
+	}
+	got := shared.exec(t, sandbox.ID, "python3", "-c", "import sys; sys.stdout.buffer.write(bytes(i*7%256 for i in range(1<<16)))")
+	if sha256.Sum256([]byte(got.stdout)) != sha256.Sum256(want.Bytes()) {
+		t.Errorf("%d bytes arrived changed", len(got.stdout))
+	}
+}
+
+// A reader that keeps up gets all of it, or is told how much it missed; the
+// server and the agent keep no more than their buffers.
+func TestAHundredMegabytesOfOutput(t *testing.T) {
+	const total = 100 << 20
+	sandbox := shared.create(t, python, innerdock.SandboxSpec{})
+	counter, dropped := &byteCounter{}, int64(0)
+	process, err := shared.client.Exec(t.Context(), sandbox.ID,
+		innerdock.ProcessSpec{Args: []string{"head", "-c", fmt.Sprint(total), "/dev/zero"}},
+		innerdock.Streams{Stdout: counter, Dropped: func(_ string, n int64) { dropped += n }})
+	if err != nil || *process.ExitCode != 0 {
+		t.Fatalf("%+v, %v", process, err)
+	}
+	if process.Stdout != total || counter.n+dropped != total {
+		t.Errorf("wrote %d; %d arrived and %d were dropped", process.Stdout, counter.n, dropped)
+	}
+	data, offset, err := shared.client.ReadOutput(t.Context(), sandbox.ID, process.PID, "stdout", 0)
+	if err != nil || offset == 0 || offset+int64(len(data)) != total || len(data) > 8<<20 {
+		t.Errorf("afterwards %d bytes from offset %d, %v", len(data), offset, err)
+	}
+}
+
+type byteCounter struct{ n int64 }
+
+func (c *byteCounter) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
+
+func TestOutOfMemoryEndsThatSandboxAndSaysWhy(t *testing.T) {
+	neighbour := shared.create(t, python, innerdock.SandboxSpec{})
+	sandbox := shared.create(t, python, innerdock.SandboxSpec{Memory: "256Mi"})
+	_, _ = shared.client.Exec(t.Context(), sandbox.ID,
+		innerdock.ProcessSpec{Args: []string{"python3", "-c", "b = bytearray(1 << 30)\nfor i in range(0, len(b), 4096): b[i] = 1"}},
+		innerdock.Streams{}) // it ends as the sandbox does
+	ended, err := shared.client.Wait(t.Context(), sandbox.ID)
+	if err != nil || ended.State != innerdock.StateFailed || !strings.Contains(ended.Reason, "memory") {
+		t.Fatalf("%+v, %v", ended, err)
+	}
+	shared.noTrace(t, sandbox.ID)
+	shared.sh(t, neighbour.ID, "true")
+}
+
+func TestTheCPULimitBinds(t *testing.T) {
+	sandbox := shared.create(t, python, innerdock.SandboxSpec{CPU: 0.5})
+	got := shared.sh(t, sandbox.ID, `python3 -c '
+import time
+wall, cpu = time.time(), time.process_time()
+while time.time() - wall < 3: pass
+print((time.process_time() - cpu))'`)
+	host := hostCPUSeconds(t, sandbox.ID)
+	if host > 3.5 {
+		t.Errorf("with half a core the sandbox used %.1f s of the host's CPU in about 3 s (the guest counts %s)", host, got)
+	}
+}
+
+// A sandbox whose first process is killed from inside has failed, not hung.
+func TestKillingPID1EndsTheSandbox(t *testing.T) {
+	sandbox := shared.create(t, python, innerdock.SandboxSpec{})
+	_, _ = shared.client.Exec(t.Context(), sandbox.ID,
+		innerdock.ProcessSpec{Args: []string{"python3", "-c", "import os, signal; os.kill(1, signal.SIGTERM); os.kill(1, signal.SIGKILL)"}}, innerdock.Streams{})
+	ended, err := shared.client.Wait(t.Context(), sandbox.ID)
+	if err != nil || !ended.State.Ended() {
+		t.Fatalf("%+v, %v", ended, err)
+	}
+	shared.noTrace(t, sandbox.ID)
+}
+
+func TestACreationThatIsCancelledLeavesNothing(t *testing.T) {
+	image := shared.image(t, python).ID
+	for i := range 8 {
+		ctx, cancel := context.WithTimeout(t.Context(), testDelay(i))
+		sandbox, err := shared.client.CreateSandbox(ctx, innerdock.SandboxSpec{Image: image})
+		cancel()
+		if err == nil {
+			if _, err := shared.client.Terminate(t.Context(), sandbox.ID); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	waitEmpty(t, shared)
+}

@@ -1,0 +1,333 @@
+// Package e2e runs the innerdock binary as its users do: a real server with real
+// runsc, dockerd, network and images, driven through its API and its CLI. Every
+// test cleans up after itself, and what is left on the host is counted.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/test/census"
+)
+
+// binary is what `make build` makes.
+const binary = "../../bin/innerdock"
+
+// shared is the server that most tests use; those that kill it start their own.
+var shared *server
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if _, err := os.Stat(binary); err != nil {
+		fmt.Fprintln(os.Stderr, "no bin/innerdock; run `make build` first, or the tests by `make test`")
+		return 1
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var err error
+	if shared, err = newServer("10.220.0.0/20"); err == nil {
+		err = shared.start(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.Run()
+	if err := shared.remove(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// server is one innerdock server, in a data directory of its own.
+type server struct {
+	dir    string
+	pool   string
+	client *innerdock.Client
+	cmd    *exec.Cmd
+	log    *lockedBuffer
+	exited chan struct{}
+}
+
+func newServer(pool string) (*server, error) {
+	dir, err := os.MkdirTemp("/var/tmp", "idk-")
+	if err != nil {
+		return nil, err
+	}
+	client, err := innerdock.New("unix://"+filepath.Join(dir, "api.sock"), "")
+	return &server{dir: dir, pool: pool, client: client, log: &lockedBuffer{}}, err
+}
+
+// ownServer is a server that one test has to itself.
+func ownServer(t *testing.T, pool string) *server {
+	t.Helper()
+	s, err := newServer(pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.remove(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := s.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *server) host() string { return "unix://" + filepath.Join(s.dir, "api.sock") }
+func (s *server) data() string { return filepath.Join(s.dir, "data") }
+
+// cacheDir is where the project's scripts cache what takes long to make.
+func cacheDir() string {
+	if dir := os.Getenv("INNERDOCK_CACHE"); dir != "" {
+		return dir
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		panic(err)
+	}
+	return filepath.Join(dir, "innerdock")
+}
+
+func (s *server) start(ctx context.Context) error {
+	runsc, err := exec.CommandContext(ctx, "../../tools/runsc/build.sh").Output()
+	if err != nil {
+		return fmt.Errorf("building runsc: %w", err)
+	}
+	s.cmd = exec.Command(binary, "server", "--data", s.data(), "--socket", filepath.Join(s.dir, "api.sock"),
+		"--images", filepath.Join(cacheDir(), "images"), "--runsc", strings.TrimSpace(string(runsc)),
+		"--pool", s.pool, "--log-level", "debug")
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	s.exited = make(chan struct{})
+	go func() { _ = s.cmd.Wait(); close(s.exited) }()
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	return until(ctx, func() error {
+		select {
+		case <-s.exited:
+			return errFinal{fmt.Errorf("the server ended:\n%s", s.log)}
+		default:
+		}
+		_, err := s.client.Version(ctx)
+		return err
+	})
+}
+
+// signal sends sig to the server and waits until it has ended.
+func (s *server) signal(sig syscall.Signal) error {
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		return err
+	}
+	select {
+	case <-s.exited:
+		return nil
+	case <-time.After(30 * time.Second):
+		return errors.New("the server does not end")
+	}
+}
+
+// remove terminates what lives, stops the server and its traces, and fails when
+// anything is left of its sandboxes.
+func (s *server) remove(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	var failures error
+	if live, err := s.client.Sandboxes(ctx, false); err == nil {
+		for _, sandbox := range live {
+			_, err := s.client.Terminate(ctx, sandbox.ID)
+			failures = errors.Join(failures, err)
+		}
+		failures = errors.Join(failures, s.signal(syscall.SIGTERM))
+	}
+	s.client.Close()
+	left, err := census.Take(ctx, s.data())
+	failures = errors.Join(failures, err)
+	if len(left) > 0 {
+		failures = errors.Join(failures, fmt.Errorf("left on the host:\n%s\nthe server's log:\n%s", strings.Join(left, "\n"), s.log))
+	}
+	return errors.Join(failures, os.RemoveAll(s.dir))
+}
+
+// noTrace fails the test when anything is left of an ended sandbox.
+func (s *server) noTrace(t *testing.T, id string) {
+	t.Helper()
+	left, err := census.Take(context.WithoutCancel(t.Context()), s.data())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range left {
+		if strings.Contains(line, id) {
+			t.Errorf("left of %s: %s", id, line)
+		}
+	}
+}
+
+// errFinal ends until at once.
+type errFinal struct{ error }
+
+// until tries what has no event to wait for until it succeeds.
+func until(ctx context.Context, try func() error) error {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := try()
+		var final errFinal
+		if err == nil || errors.As(err, &final) {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%w; at last: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
+
+// python is the seed's image without Docker, withDocker the one with it. They
+// are built once and then found in the cache.
+var (
+	python     = innerdock.ImageDefinition{PythonVersion: "python3.11"}
+	withDocker = innerdock.ImageDefinition{PythonVersion: "python3.11",
+		Steps: []innerdock.ImageStep{{Docker: &innerdock.DockerInstall{}}}}
+)
+
+func (s *server) image(t *testing.T, def innerdock.ImageDefinition) innerdock.Image {
+	t.Helper()
+	var log strings.Builder
+	image, err := s.client.BuildImage(t.Context(), def, func(_ string, e innerdock.BuildEvent) {
+		fmt.Fprintln(&log, e.Step, e.Message)
+	})
+	if err != nil {
+		t.Fatalf("building the image: %v\n%s", err, log.String())
+	}
+	return image
+}
+
+// create makes a sandbox that is terminated, and looked for, at the test's end.
+func (s *server) create(t *testing.T, def innerdock.ImageDefinition, spec innerdock.SandboxSpec) innerdock.Sandbox {
+	t.Helper()
+	spec.Image = s.image(t, def).ID
+	sandbox, err := s.client.CreateSandbox(t.Context(), spec)
+	if err != nil {
+		t.Fatalf("creating a sandbox: %v\n%s", err, s.log)
+	}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		if t.Failed() {
+			log, _ := s.client.Logs(ctx, sandbox.ID)
+			t.Logf("log of %s:\n%s", sandbox.ID, log)
+		}
+		if _, err := s.client.Terminate(ctx, sandbox.ID); err != nil {
+			t.Errorf("terminating %s: %v", sandbox.ID, err)
+		}
+		s.noTrace(t, sandbox.ID)
+	})
+	return sandbox
+}
+
+// createWithDocker is create, with Docker ready.
+func (s *server) createWithDocker(t *testing.T, spec innerdock.SandboxSpec) innerdock.Sandbox {
+	t.Helper()
+	spec.Docker.Enabled = true
+	sandbox := s.create(t, withDocker, spec)
+	if _, err := s.client.WaitDocker(t.Context(), sandbox.ID); err != nil {
+		t.Fatalf("Docker: %v", err)
+	}
+	return sandbox
+}
+
+// result is how a command in a sandbox went.
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+// exec runs a command in a sandbox; failing to run it fails the test.
+func (s *server) exec(t *testing.T, id string, args ...string) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	process, err := s.client.Exec(t.Context(), id, innerdock.ProcessSpec{Args: args},
+		innerdock.Streams{Stdout: &stdout, Stderr: &stderr})
+	if err != nil {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return result{stdout.String(), stderr.String(), *process.ExitCode}
+}
+
+// sh runs a line of shell, which must succeed, and returns its output.
+func (s *server) sh(t *testing.T, id, line string) string {
+	t.Helper()
+	got := s.exec(t, id, "sh", "-c", line)
+	if got.code != 0 {
+		t.Fatalf("%s: exit code %d\n%s%s", line, got.code, got.stdout, got.stderr)
+	}
+	return got.stdout
+}
+
+// cli runs the innerdock command against the server.
+func (s *server) cli(t *testing.T, stdin io.Reader, args ...string) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := s.command(t.Context(), args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+func (s *server) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Env = append(os.Environ(), "INNERDOCK_HOST="+s.host())
+	return cmd
+}
+
+func wantCode(t *testing.T, err error, code innerdock.Code, words ...string) {
+	t.Helper()
+	if innerdock.CodeOf(err) != code {
+		t.Errorf("got code %q (%v); want %q", innerdock.CodeOf(err), err, code)
+	}
+	for _, word := range words {
+		if err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("%v does not say %q", err, word)
+		}
+	}
+}
