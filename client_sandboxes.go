@@ -1,0 +1,92 @@
+package innerdock
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// longPoll is how long one request of a wait lasts.
+const longPoll = 50 * time.Second
+
+// CreateSandbox returns a running sandbox; its Docker may still be starting.
+func (c *Client) CreateSandbox(ctx context.Context, spec SandboxSpec) (Sandbox, error) {
+	return fetch[Sandbox](ctx, c, call{method: http.MethodPost, path: "/v1/sandboxes", content: spec})
+}
+
+// Sandboxes lists the live sandboxes, or with all those that have ended too.
+func (c *Client) Sandboxes(ctx context.Context, all bool) ([]Sandbox, error) {
+	var query url.Values
+	if all {
+		query = url.Values{"all": {"true"}}
+	}
+	list, err := get[struct{ Sandboxes []Sandbox }](ctx, c, "/v1/sandboxes", query)
+	return list.Sandboxes, err
+}
+
+// Sandbox returns a sandbox by its ID, or by its name if it lives.
+func (c *Client) Sandbox(ctx context.Context, idOrName string) (Sandbox, error) {
+	return get[Sandbox](ctx, c, sandboxPath(idOrName, ""), nil)
+}
+
+// Terminate ends a sandbox; ending it twice is fine.
+func (c *Client) Terminate(ctx context.Context, idOrName string) (Sandbox, error) {
+	return fetch[Sandbox](ctx, c, call{method: http.MethodDelete, path: sandboxPath(idOrName, "")})
+}
+
+// Wait returns the sandbox when it has ended.
+func (c *Client) Wait(ctx context.Context, idOrName string) (Sandbox, error) {
+	query := url.Values{"timeout": {seconds(longPoll)}}
+	for {
+		sandbox, err := get[Sandbox](ctx, c, sandboxPath(idOrName, "/wait"), query)
+		if err != nil || sandbox.State.Ended() {
+			return sandbox, err
+		}
+	}
+}
+
+// Logs returns the server's own log of a sandbox's start and life.
+func (c *Client) Logs(ctx context.Context, idOrName string) ([]byte, error) {
+	return c.text(ctx, sandboxPath(idOrName, "/logs"), nil)
+}
+
+// Docker returns the state of Docker in a sandbox.
+func (c *Client) Docker(ctx context.Context, idOrName string) (DockerStatus, error) {
+	return get[DockerStatus](ctx, c, sandboxPath(idOrName, "/docker"), nil)
+}
+
+// WaitDocker waits until Docker is ready. A Docker that has failed, or that the
+// sandbox does not have, is an error with its code and reason.
+func (c *Client) WaitDocker(ctx context.Context, idOrName string) (DockerStatus, error) {
+	query := url.Values{"wait": {seconds(longPoll)}}
+	for {
+		status, err := get[DockerStatus](ctx, c, sandboxPath(idOrName, "/docker"), query)
+		if err != nil {
+			return status, err
+		}
+		switch status.State {
+		case DockerReady:
+			return status, nil
+		case DockerFailed:
+			return status, dockerError(status, CodeDockerFailed, "Docker failed in this sandbox; its log: `innerdock logs --docker`")
+		case DockerDisabled:
+			return status, dockerError(status, CodeDockerDisabled, "this sandbox was created without Docker; create one with docker enabled")
+		}
+	}
+}
+
+func dockerError(status DockerStatus, code Code, reason string) error {
+	if status.Code != "" {
+		code = status.Code
+	}
+	if status.Reason != "" {
+		reason = status.Reason
+	}
+	return Errorf(code, "%s", reason)
+}
+
+// DockerLogs returns what dockerd in a sandbox logged: the last 1 MiB.
+func (c *Client) DockerLogs(ctx context.Context, idOrName string) ([]byte, error) {
+	return c.text(ctx, sandboxPath(idOrName, "/docker/logs"), nil)
+}
