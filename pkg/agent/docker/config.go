@@ -55,8 +55,8 @@ func flagsOf(req wire.DockerStart) []flag {
 }
 
 // configure merges the registry cache into daemon.json, unless the image names
-// mirrors of its own, and returns dockerd's flags.
-func (s *Supervisor) configure(req wire.DockerStart) ([]string, error) {
+// mirrors of its own, and returns what is configured.
+func (s *Supervisor) configure(req wire.DockerStart) (daemonConfig, error) {
 	path := s.path("/etc/docker/daemon.json")
 	config, err := readConfig(path)
 	if err != nil {
@@ -75,15 +75,22 @@ func (s *Supervisor) configure(req wire.DockerStart) ([]string, error) {
 			return nil, err
 		}
 	}
+	return config, nil
+}
+
+// arguments returns dockerd's flags: those of the profile that config does not
+// speak of.
+func arguments(req wire.DockerStart, config daemonConfig) []string {
 	var args []string
 	for _, f := range flagsOf(req) {
 		if !slices.ContainsFunc(f.keys, func(k string) bool { _, ok := config[k]; return ok }) {
 			args = append(args, f.name+"="+f.value)
 		}
 	}
-	return args, nil
+	return args
 }
 
+// daemonConfig is the content of daemon.json.
 type daemonConfig map[string]json.RawMessage
 
 func readConfig(path string) (daemonConfig, error) {

@@ -28,33 +28,33 @@ var controllers = []string{"devices", "cpu", "cpuacct", "cpuset", "memory", "pid
 // through the channel, always once.
 func (s *Supervisor) prepareKernel(ctx context.Context, req wire.DockerStart) (rules <-chan error, err error) {
 	if s.cfg.Root != "" {
-		return done(nil), nil
+		return result(nil), nil
 	}
 	if err := mountCgroups(); err != nil {
 		return nil, fmt.Errorf("mounting the cgroups: %w", err)
 	}
 	if req.Profile == innerdock.ProfileMinimal {
-		return done(nil), nil
+		return result(nil), nil
 	}
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
 		return nil, fmt.Errorf("turning on IP forwarding: %w", err)
 	}
 	address, err := netip.ParseAddr(req.Address)
 	if err != nil || s.rulesFor == address {
-		return done(nil), err
+		return result(err), nil
 	}
-	result := make(chan error, 1)
+	added := make(chan error, 1)
 	go func() {
 		err := s.addRules(ctx, address)
 		if err == nil {
 			s.rulesFor = address
 		}
-		result <- err
+		added <- err
 	}()
-	return result, nil
+	return added, nil
 }
 
-func done(err error) <-chan error {
+func result(err error) <-chan error {
 	c := make(chan error, 1)
 	c <- err
 	return c

@@ -46,32 +46,35 @@ type stepError struct {
 func (e *stepError) Error() string { return e.message }
 func (e *stepError) Unwrap() error { return e.cause }
 
+// failedAt is an error of a step that has no more to tell.
+func failedAt(step wire.DockerStep, err error) error {
+	return &stepError{step: step, code: innerdock.CodeDockerFailed, message: err.Error(), cause: err}
+}
+
 // launch takes the steps of Docker's start-up and returns dockerd's version.
-// The daemon is left in s.daemon, also when it fails.
+// What runs already is left running. The daemons are in s.containerd and
+// s.dockerd, also when it fails.
 func (s *Supervisor) launch(ctx context.Context, req wire.DockerStart, emit func(wire.DockerEvent)) (string, error) {
-	fail := func(step wire.DockerStep, err error) error {
-		return &stepError{step: step, code: innerdock.CodeDockerFailed, message: err.Error(), cause: err}
-	}
 	emit(wire.DockerEvent{Step: wire.StepInstalled})
 	path, err := process.Lookup("dockerd", "/", s.cfg.Environ(nil))
 	if innerdock.CodeOf(err) == innerdock.CodeCommandNotFound {
 		return "", &stepError{step: wire.StepInstalled, code: innerdock.CodeDockerNotInstalled, message: notInstalled}
 	}
 	if err != nil {
-		return "", fail(wire.StepInstalled, err)
+		return "", failedAt(wire.StepInstalled, err)
 	}
 	emit(wire.DockerEvent{Step: wire.StepRunDir})
 	if err := s.prepareRunDir(); err != nil {
-		return "", fail(wire.StepRunDir, err)
+		return "", failedAt(wire.StepRunDir, err)
 	}
 	emit(wire.DockerEvent{Step: wire.StepKernel})
 	rules, err := s.prepareKernel(ctx, req)
 	if err != nil {
-		return "", fail(wire.StepKernel, err)
+		return "", failedAt(wire.StepKernel, err)
 	}
-	version, err := s.runDaemon(ctx, path, req, emit)
+	version, err := s.runDaemons(ctx, path, req, emit)
 	if rulesErr := <-rules; rulesErr != nil && err == nil {
-		return "", fail(wire.StepKernel, rulesErr)
+		return "", failedAt(wire.StepKernel, rulesErr)
 	}
 	return version, err
 }
@@ -100,22 +103,24 @@ func (s *Supervisor) path(p string) string { return s.cfg.Root + p }
 
 func (s *Supervisor) socket() string { return s.path("/var/run/docker.sock") }
 
-// runDaemon starts dockerd and waits for its answer.
-func (s *Supervisor) runDaemon(ctx context.Context, path string, req wire.DockerStart, emit func(wire.DockerEvent)) (string, error) {
+// runDaemons starts containerd and dockerd and waits for dockerd's answer.
+func (s *Supervisor) runDaemons(ctx context.Context, path string, req wire.DockerStart, emit func(wire.DockerEvent)) (string, error) {
 	emit(wire.DockerEvent{Step: wire.StepDaemon})
-	fail := func(err error) error {
-		return &stepError{step: wire.StepDaemon, code: innerdock.CodeDockerFailed, message: err.Error(), cause: err}
-	}
-	flags, err := s.configure(req)
+	config, err := s.configure(req)
 	if err != nil {
-		return "", fail(err)
+		return "", failedAt(wire.StepDaemon, err)
 	}
-	daemon, err := process.Start(s.cfg.Reaper, process.Command{Path: path, Args: append([]string{"dockerd"}, flags...),
-		Dir: "/", Env: s.cfg.Environ(nil), Stdout: s.log})
-	if err != nil {
-		return "", fail(err)
+	if err := s.startContainerd(ctx, config); err != nil {
+		return "", err
 	}
-	s.daemon = daemon
+	if !alive(s.dockerd) {
+		dockerd, err := process.Start(s.cfg.Reaper, process.Command{Path: path,
+			Args: append([]string{"dockerd"}, arguments(req, config)...), Dir: "/", Env: s.cfg.Environ(nil), Stdout: s.log})
+		if err != nil {
+			return "", failedAt(wire.StepDaemon, err)
+		}
+		s.dockerd = dockerd
+	}
 	emit(wire.DockerEvent{Step: wire.StepSocket})
 	if err := s.awaitSocket(ctx); err != nil {
 		return "", err
@@ -133,8 +138,8 @@ func (s *Supervisor) awaitSocket(ctx context.Context) error {
 		}
 		select {
 		case <-tick.C:
-		case <-s.daemon.Done():
-			return s.crash(wire.StepSocket, 0)
+		case <-s.dockerd.Done():
+			return crash(wire.StepSocket, 0, "dockerd", s.dockerd)
 		case <-ctx.Done():
 			return missing(wire.StepSocket, 0, "dockerd has not made its socket "+s.socket())
 		}
@@ -155,7 +160,7 @@ func (s *Supervisor) awaitInfo(ctx context.Context, emit func(wire.DockerEvent))
 	defer cancel(nil)
 	watching.Go(func() {
 		select {
-		case <-s.daemon.Done():
+		case <-s.dockerd.Done():
 			cancel(errCrash)
 		case <-ctx.Done():
 		}
@@ -174,7 +179,7 @@ func (s *Supervisor) awaitInfo(ctx context.Context, emit func(wire.DockerEvent))
 			timer.Stop()
 		}
 		if errors.Is(context.Cause(ctx), errCrash) {
-			return "", s.crash(wire.StepInfo, attempt)
+			return "", crash(wire.StepInfo, attempt, "dockerd", s.dockerd)
 		}
 		return "", missing(wire.StepInfo, attempt, fmt.Sprintf("dockerd runs and has its socket, but has not answered info (asked %d times; the last time: %v)", attempt, err))
 	}
@@ -209,21 +214,16 @@ func info(ctx context.Context, client *http.Client) (string, error) {
 	return answer.ServerVersion, nil
 }
 
-// crash describes a dockerd that died during the start.
-func (s *Supervisor) crash(step wire.DockerStep, attempt int) error {
-	exit := s.daemon.Exit()
-	return &stepError{step: step, attempt: attempt, code: innerdock.CodeDockerFailed, message: died(exit), exitCode: &exit.Code}
+// crash describes a daemon that died during the start.
+func crash(step wire.DockerStep, attempt int, name string, p *process.Process) error {
+	exit := p.Exit()
+	return &stepError{step: step, attempt: attempt, code: innerdock.CodeDockerFailed, message: died(name, exit), exitCode: &exit.Code}
 }
 
-func died(exit child.Exit) string {
+func died(name string, exit child.Exit) string {
 	how := "exit code " + strconv.Itoa(exit.Code)
 	if exit.Signal != 0 {
 		how = unix.SignalName(exit.Signal)
 	}
-	return "dockerd exited (" + how + "); the last lines of its log say why"
-}
-
-// missing describes a start that ran out of time.
-func missing(step wire.DockerStep, attempt int, what string) error {
-	return &stepError{step: step, attempt: attempt, code: innerdock.CodeDockerTimeout, message: what}
+	return name + " exited (" + how + "); the last lines of its log say why"
 }

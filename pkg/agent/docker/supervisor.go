@@ -43,10 +43,13 @@ type Supervisor struct {
 	log  *output.Buffer
 	turn chan struct{} // one start, stop or close at a time
 
-	daemon   *process.Process // nil: none; written only in turn or by watch
-	stop     context.CancelFunc
-	watched  sync.WaitGroup
-	rulesFor netip.Addr // whose firewall rules are in place
+	// Touched only in turn, or by watch.
+	containerd *process.Process // nil: none, or not ours
+	dockerd    *process.Process // nil: none
+	rulesFor   netip.Addr       // whose firewall rules are in place
+
+	stop    context.CancelFunc // of watch; nil: it does not run
+	watched sync.WaitGroup
 
 	mu      sync.Mutex
 	report  wire.DockerReport
@@ -102,7 +105,8 @@ func valid(req wire.DockerStart) error {
 	return innerdock.Errorf(innerdock.CodeInvalid, "profile %q is neither full nor minimal", req.Profile)
 }
 
-// failure describes why a launch failed.
+// failure describes why a launch failed. Running out of time is why, where that
+// is what ended it.
 func (s *Supervisor) failure(ctx context.Context, err error) wire.DockerEvent {
 	event := wire.DockerEvent{Code: innerdock.CodeDockerFailed, Error: err.Error()}
 	if known := (*stepError)(nil); errors.As(err, &known) {
@@ -118,20 +122,24 @@ func (s *Supervisor) failure(ctx context.Context, err error) wire.DockerEvent {
 	return event
 }
 
-// watch restarts a dockerd that dies, until ctx ends.
+// watch restarts a daemon that dies, until ctx ends.
 func (s *Supervisor) watch(ctx context.Context, req wire.DockerStart) {
 	pause := firstPause
 	for restarts := 1; ; restarts++ {
 		began := time.Now()
+		name, dead := "dockerd", s.dockerd
 		select {
-		case <-s.daemon.Done():
+		case <-s.dockerd.Done():
+		case <-done(s.containerd):
+			name, dead = "containerd", s.containerd
 		case <-ctx.Done():
 			return
 		}
 		if time.Since(began) > stable {
 			pause = firstPause
 		}
-		s.restart(ctx, req, restarts, pause)
+		s.restart(ctx, req, wire.DockerReport{State: innerdock.DockerRestarting, Profile: req.Profile, Restarts: restarts,
+			Code: innerdock.CodeDockerFailed, Reason: died(name, dead.Exit()), ExitCode: new(dead.Exit().Code), Log: s.log.Tail(logTail)}, pause)
 		if ctx.Err() != nil {
 			return
 		}
@@ -139,14 +147,18 @@ func (s *Supervisor) watch(ctx context.Context, req wire.DockerStart) {
 	}
 }
 
-// restart starts dockerd again after a pause and tells the state. Where that
-// fails, no dockerd runs, and watch comes here again.
-func (s *Supervisor) restart(ctx context.Context, req wire.DockerStart, restarts int, pause time.Duration) {
-	s.daemon.Close()
-	exit := s.daemon.Exit()
-	report := wire.DockerReport{State: innerdock.DockerRestarting, Profile: req.Profile, Restarts: restarts,
-		Code: innerdock.CodeDockerFailed, Reason: died(exit), ExitCode: &exit.Code, Log: s.log.Tail(logTail)}
-	s.cfg.Log.Warn("dockerd died", "exit_code", exit.Code, "restarts", restarts)
+// done is p.Done, and never comes for a process that is not there.
+func done(p *process.Process) <-chan struct{} {
+	if p == nil {
+		return nil
+	}
+	return p.Done()
+}
+
+// restart starts what died again after a pause, and tells the state. Where that
+// fails, dockerd is not left running, and watch comes here again.
+func (s *Supervisor) restart(ctx context.Context, req wire.DockerStart, report wire.DockerReport, pause time.Duration) {
+	s.cfg.Log.Warn("a daemon of Docker died", "reason", report.Reason, "restarts", report.Restarts)
 	s.set(report)
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -155,6 +167,11 @@ func (s *Supervisor) restart(ctx context.Context, req wire.DockerStart, restarts
 	case <-ctx.Done():
 		return
 	}
+	for _, p := range []*process.Process{s.containerd, s.dockerd} {
+		if p != nil && !alive(p) {
+			p.Close()
+		}
+	}
 	limited, cancel := context.WithTimeout(ctx, restartLimit)
 	defer cancel()
 	version, err := s.launch(limited, req, func(wire.DockerEvent) {})
@@ -162,10 +179,10 @@ func (s *Supervisor) restart(ctx context.Context, req wire.DockerStart, restarts
 		event := s.failure(limited, err)
 		report.Code, report.Reason, report.ExitCode, report.Log = event.Code, event.Error, event.ExitCode, event.Log
 		s.set(report)
-		s.kill(cancelGrace)
+		kill(s.dockerd, cancelGrace)
 		return
 	}
-	s.set(wire.DockerReport{State: innerdock.DockerReady, Profile: req.Profile, Version: version, Restarts: restarts})
+	s.set(wire.DockerReport{State: innerdock.DockerReady, Profile: req.Profile, Version: version, Restarts: report.Restarts})
 }
 
 // Stop stops dockerd, which stops its containers. Nothing to stop is no error.
@@ -198,31 +215,32 @@ func (s *Supervisor) take(ctx context.Context) error {
 
 func (s *Supervisor) release() { <-s.turn }
 
-// end ends the watching and dockerd.
+// end ends the watching and the daemons.
 func (s *Supervisor) end(grace time.Duration) {
 	if s.stop != nil {
 		s.stop()
 		s.watched.Wait()
 		s.stop = nil
 	}
-	s.kill(grace)
+	kill(s.dockerd, grace)
+	kill(s.containerd, cancelGrace)
 }
 
-// kill ends dockerd, if there is one: SIGTERM, and SIGKILL after grace.
-func (s *Supervisor) kill(grace time.Duration) {
-	if s.daemon == nil {
+// kill ends p, if there is one: SIGTERM, and SIGKILL after grace.
+func kill(p *process.Process, grace time.Duration) {
+	if p == nil {
 		return
 	}
-	s.daemon.Signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM)
 	late := time.NewTimer(grace)
 	defer late.Stop()
 	select {
-	case <-s.daemon.Done():
+	case <-p.Done():
 	case <-late.C:
-		s.daemon.Signal(syscall.SIGKILL)
-		<-s.daemon.Done()
+		p.Signal(syscall.SIGKILL)
+		<-p.Done()
 	}
-	s.daemon.Close()
+	p.Close()
 }
 
 // Report returns the state.
