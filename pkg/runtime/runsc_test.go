@@ -3,6 +3,7 @@ package runtime_test
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/innerdock/innerdock/pkg/runtime"
@@ -56,4 +57,16 @@ func (h host) spec(t testing.TB, guest ...string) runtime.Spec {
 func TestRunscSuite(t *testing.T) {
 	h := newHost(t)
 	runtimetest.Suite(t, runtimetest.Subject{Runtime: h, NewSpec: h.spec})
+}
+
+// remove deletes a sandbox and checks that its cgroup is gone.
+func (h host) remove(t testing.TB, id string) {
+	t.Helper()
+	if err := h.Delete(context.Background(), id); err != nil {
+		t.Error(err)
+	}
+	left, err := filepath.Glob("/sys/fs/cgroup/*" + runtime.CgroupPath(id))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q %v", left, err)
+	}
 }

@@ -20,11 +20,11 @@ const (
 )
 
 // The soft and hard limit of open files. Docker's --ulimit nofile needs the
-// hard one; the soft one is what Linux distributions give, because programs
-// that close every possible descriptor take minutes with a larger one. They
-// are limits inside the sandbox and need no capability on the host.
+// hard one; the soft one is smaller, because old programs close every descriptor
+// that they could have, one by one. Both are limits inside the sandbox, kept by
+// its kernel, and need no capability on the host.
 const (
-	softFiles = 20_480
+	softFiles = 65_536
 	hardFiles = 1_048_576
 )
 
@@ -55,9 +55,8 @@ func writeBundle(s Spec) error {
 	return nil
 }
 
-// tmpDir holds the files behind the sandboxes' /tmp. Like ScratchDir it is
-// constant for a server, which a checkpoint depends on.
-func tmpDir(s Spec) string { return filepath.Join(s.ScratchDir, "tmp") }
+// tmpDir holds the file behind a sandbox's /tmp.
+func tmpDir(s Spec) string { return filepath.Join(s.BundleDir, "tmp") }
 
 func ociSpec(s Spec) *specs.Spec {
 	caps := slices.DeleteFunc(Capabilities(s.Docker), func(c string) bool { return c == s.WithoutCapability })
@@ -104,7 +103,7 @@ func mounts(s Spec) []specs.Mount {
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "nodev", "mode=1777"}},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
-		{Destination: tmpMount, Type: "bind", Source: tmpDir(s), Options: []string{"rbind", "rw", "nosuid", "nodev"}},
+		{Destination: tmpMount, Type: "bind", Source: tmpDir(s), Options: []string{"rbind", "rw"}},
 		{Destination: controlMount, Type: "bind", Source: s.ControlDir, Options: []string{"rbind", "ro", "nosuid", "nodev", "noexec"}},
 		{Destination: agentMount, Type: "bind", Source: s.AgentDir, Options: []string{"rbind", "ro", "nosuid", "nodev"}},
 	}
@@ -136,7 +135,7 @@ func annotations(s Spec) map[string]string {
 		notes[mount+name+".share"] = "container"
 		notes[mount+name+".options"] = options
 	}
-	inFile("tmp", tmpDir(s), "rw,nosuid,nodev,mode=1777")
+	inFile("tmp", tmpDir(s), "rw,mode=1777")
 	if s.DockerDir != "" {
 		inFile("docker", s.DockerDir, "rw")
 	}

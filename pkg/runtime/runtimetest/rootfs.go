@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/json"
+	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -131,18 +133,7 @@ func Telling(t testing.TB, s runtime.Spec) func(result any) {
 		if err := listener.SetDeadline(time.Now().Add(tellTimeout)); err != nil {
 			t.Fatal(err)
 		}
-		conn, err := listener.Accept()
-		if err != nil {
-			t.Fatalf("the guest told nothing: %v", err)
-		}
-		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(tellTimeout)); err != nil {
-			t.Fatal(err)
-		}
-		var line json.RawMessage
-		if err := json.NewDecoder(conn).Decode(&line); err != nil {
-			t.Fatalf("the guest told no JSON: %v", err)
-		}
+		line := nextLine(t, listener)
 		var failed struct{ Error string }
 		if err := json.Unmarshal(line, &failed); err == nil && failed.Error != "" && result == nil {
 			t.Fatalf("the guest failed: %s", failed.Error)
@@ -152,6 +143,28 @@ func Telling(t testing.TB, s runtime.Spec) func(result any) {
 		}
 		if err := json.Unmarshal(line, result); err != nil {
 			t.Fatalf("the guest told %s: %v", line, err)
+		}
+	}
+}
+
+// nextLine returns the JSON of the next connection that sends any.
+func nextLine(t testing.TB, listener *net.UnixListener) (line json.RawMessage) {
+	t.Helper()
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			t.Fatalf("the guest told nothing: %v", err)
+		}
+		if err := conn.SetDeadline(time.Now().Add(tellTimeout)); err != nil {
+			t.Fatal(err)
+		}
+		err = json.NewDecoder(conn).Decode(&line)
+		conn.Close()
+		if err == nil {
+			return line
+		}
+		if !errors.Is(err, io.EOF) {
+			t.Fatalf("the guest told no JSON: %v", err)
 		}
 	}
 }

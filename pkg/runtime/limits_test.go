@@ -1,0 +1,187 @@
+package runtime_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/runtime"
+)
+
+const (
+	mebibyte = 1 << 20
+	plenty   = 2 << 30 // more than any limit below
+)
+
+// A program that takes more memory than the sandbox has ends with the sandbox;
+// one that takes less lives. The host's kernel counts, whatever the guest does.
+func TestMemoryLimitBinds(t *testing.T) {
+	h := newHost(t)
+	s := h.spec(t, "eat", strconv.Itoa(64*mebibyte))
+	s.Memory = 256 * mebibyte
+	var eaten struct{ Eaten int }
+	h.launch(t, s)(&eaten)
+	if eaten.Eaten != 64*mebibyte {
+		t.Errorf("a program got %d bytes; want 64 MiB of a limit of 256", eaten.Eaten)
+	}
+
+	s = h.spec(t, "eat", strconv.Itoa(plenty))
+	s.Memory = 256 * mebibyte
+	h.launch(t, s)
+	code, err := h.Wait(t.Context(), s.ID)
+	if !errors.Is(err, runtime.ErrExitUnknown) || innerdock.CodeOf(err) != innerdock.CodeSandboxTerminated {
+		t.Errorf("the end by lack of memory is (%d, %v); want ErrExitUnknown", code, err)
+	}
+	if !runtime.OOMKilled(s.ID) {
+		t.Error("nobody knows that the sandbox ran out of memory")
+	}
+	if state, err := h.State(t.Context(), s.ID); err != nil || state.Status != runtime.Stopped {
+		t.Errorf("the state is %+v, %v; want stopped", state, err)
+	}
+}
+
+// Files in the sandbox's tmpfs are its memory too.
+func TestMemoryLimitCountsTmpfs(t *testing.T) {
+	h := newHost(t)
+	s := h.spec(t, "fill", "/dev/shm/big", strconv.Itoa(plenty))
+	s.Memory = 256 * mebibyte
+	h.launch(t, s)
+	if _, err := h.Wait(t.Context(), s.ID); !errors.Is(err, runtime.ErrExitUnknown) {
+		t.Errorf("the end by lack of memory is %v; want ErrExitUnknown", err)
+	}
+	if !runtime.OOMKilled(s.ID) {
+		t.Error("nobody knows that the sandbox ran out of memory")
+	}
+}
+
+// Four busy threads for two seconds get half a core, and so about one second.
+func TestCPULimitBinds(t *testing.T) {
+	const wall = 2.0
+	h := newHost(t)
+	s := h.spec(t, "spin", strconv.FormatFloat(wall, 'g', -1, 64))
+	s.CPU = 0.5
+	told := h.launch(t, s)
+	used, began := cpuTime(t, s.ID), time.Now()
+	told(nil)
+	cores := (cpuTime(t, s.ID) - used).Seconds() / time.Since(began).Seconds()
+	t.Logf("it used %.2f cores", cores)
+	if cores > 0.65 || cores < 0.2 {
+		t.Errorf("a sandbox of 0.5 cores used %.2f", cores)
+	}
+}
+
+func cpuTime(t *testing.T, id string) time.Duration {
+	t.Helper()
+	if text, err := os.ReadFile("/sys/fs/cgroup/cpuacct" + runtime.CgroupPath(id) + "/cpuacct.usage"); err == nil {
+		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(n)
+	}
+	text, err := os.ReadFile("/sys/fs/cgroup" + runtime.CgroupPath(id) + "/cpu.stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	n, err := strconv.ParseInt(strings.TrimPrefix(first, "usage_usec "), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(n) * time.Microsecond
+}
+
+// The limit of tasks is in the host's cgroup; nothing in it may grow beyond.
+func TestPIDLimitIsSet(t *testing.T) {
+	h := newHost(t)
+	s := h.spec(t, "describe")
+	s.PIDs = 333
+	h.launch(t, s)(nil)
+	for _, file := range []string{"/sys/fs/cgroup/pids" + runtime.CgroupPath(s.ID) + "/pids.max", "/sys/fs/cgroup" + runtime.CgroupPath(s.ID) + "/pids.max"} {
+		if text, err := os.ReadFile(file); err == nil {
+			if got := strings.TrimSpace(string(text)); got != "333" {
+				t.Errorf("%s is %s; want 333", file, got)
+			}
+			return
+		}
+	}
+	t.Error("there is no limit of tasks")
+}
+
+// Each place that a sandbox writes to is on disk, not in its memory, and ends
+// where Disk says.
+func TestDiskLimitBinds(t *testing.T) {
+	h := newHost(t)
+	const disk = 64 * mebibyte
+	for _, path := range []string{"/big", "/tmp/big", "/var/lib/docker/big"} {
+		s := h.spec(t, "fill", path, strconv.Itoa(plenty))
+		s.Disk, s.Memory = disk, 1<<30
+		s.Docker, s.DockerDir = true, filepath.Join(h.dir, "docker")
+		var filled struct {
+			Written int
+			Full    bool
+		}
+		h.launch(t, s)(&filled)
+		if !filled.Full || filled.Written > disk || filled.Written < disk*9/10 {
+			t.Errorf("%s: %d bytes could be written, full is %t; want it to be full at about %d", path, filled.Written, filled.Full, disk)
+		}
+		h.remove(t, s.ID)
+		for _, dir := range []string{s.ScratchDir, s.BundleDir + "/tmp", s.DockerDir} {
+			files, err := filepath.Glob(dir + "/.gvisor.filestore.*")
+			if err != nil || len(files) > 0 {
+				t.Errorf("left in %s: %q %v", dir, files, err)
+			}
+		}
+	}
+}
+
+// More data than memory can be written, because the host's kernel moves it to
+// the disk.
+func TestDiskIsNotMemory(t *testing.T) {
+	h := newHost(t)
+	const size = 400 * mebibyte
+	for _, path := range []string{"/big", "/tmp/big", "/var/lib/docker/big"} {
+		s := h.spec(t, "fill", path, strconv.Itoa(size))
+		s.Disk, s.Memory = 1<<30, 256*mebibyte
+		s.Docker, s.DockerDir = true, filepath.Join(h.dir, "docker")
+		var filled struct{ Written int }
+		h.launch(t, s)(&filled)
+		if filled.Written < size {
+			t.Errorf("%s: %d bytes could be written; want %d", path, filled.Written, size)
+		}
+		h.remove(t, s.ID)
+	}
+}
+
+// Delete finds what runsc does not know of: processes in the cgroup.
+func TestDeleteKillsWhatIsLeft(t *testing.T) {
+	h := newHost(t)
+	s := h.spec(t, "sleep")
+	told := h.launch(t, h.spec(t, "describe")) // a neighbour that must survive
+	if err := h.Create(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	state, err := h.State(t.Context(), s.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{".state", ".lock"} { // as if runsc had been killed before it wrote them
+		if err := os.Remove(filepath.Join(h.dir, "runsc", s.ID+"_sandbox:"+s.ID+file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.remove(t, s.ID)
+	if err := syscall.Kill(state.PID, 0); err == nil {
+		stat, _ := os.ReadFile("/proc/" + strconv.Itoa(state.PID) + "/stat")
+		if !strings.Contains(string(stat), ") Z ") {
+			t.Errorf("the sandbox's kernel still runs: %s", stat)
+		}
+	}
+	told(nil)
+}
