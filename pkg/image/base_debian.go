@@ -59,8 +59,12 @@ func (s *Store) adopt(ws *workspace, kept string) (layer, bool) {
 	if s.hasBlob(l) {
 		return l, true
 	}
-	if os.Link(kept+".tar.zst", s.blobPath(l.Digest)) == nil && s.hasBlob(l) {
-		return l, true
+	info, err := os.Stat(kept + ".tar.zst")
+	if err != nil || info.Size() != l.Size {
+		return layer{}, false
+	}
+	if os.Link(kept+".tar.zst", s.blobPath(l.Digest)) == nil {
+		return l, true // its content is checked when it is unpacked
 	}
 	f, err := os.Open(kept + ".tar.zst")
 	if err != nil {
