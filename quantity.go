@@ -9,7 +9,7 @@ import (
 // units are the suffixes of a quantity: Ki, Mi, Gi, Ti in powers of 1024 and
 // k, M, G, T in powers of 1000, as Kubernetes has them; a final B is ignored.
 var units = map[string]float64{
-	"": 1,
+	"":  1,
 	"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
 	"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
 }

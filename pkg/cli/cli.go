@@ -148,7 +148,7 @@ func (a *app) root() *cobra.Command {
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "print IDs only, and no progress")
 	root.AddCommand(
 		a.serverCommand(), a.createCommand(), a.runCommand(), a.execCommand(), a.lsCommand(), a.inspectCommand(),
-		a.rmCommand(), a.logsCommand(), a.dockerCommand(), a.cpCommand(), a.imageCommand(), a.keyCommand(),
+		a.rmCommand(), a.logsCommand(), a.dockerCommand(), a.cpCommand(), a.imageCommand(), a.registryCommand(), a.keyCommand(),
 		a.versionCommand(), a.openapiCommand(),
 	)
 	return root

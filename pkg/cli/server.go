@@ -84,7 +84,7 @@ func (a *app) serve(ctx context.Context, cfg serverConfig) (err error) {
 		}
 	}()
 	s := server.New(server.Config{
-		Backend: parts.Backend, Images: parts.Images, Keys: parts.Keys,
+		Backend: parts.Backend, Images: parts.Images, Keys: parts.Keys, Seeds: parts.Seeds,
 		Version: Version, Runsc: parts.Runsc, Hosts: cfg.Hostnames, Log: cfg.Log,
 	})
 	return s.Serve(ctx, a.abort, cfg.Listeners, func() { notifyReady(a.Getenv("NOTIFY_SOCKET")) })
@@ -147,6 +147,7 @@ type parts struct {
 	Backend server.Backend
 	Images  server.Images
 	Keys    server.Keys
+	Seeds   server.Seeds
 	Runsc   string // version
 	Close   func() error
 }

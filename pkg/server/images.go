@@ -2,17 +2,12 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/innerdock/innerdock"
 )
-
-// heartbeat is how often a silent stream shows that it lives.
-const heartbeat = 15 * time.Second
 
 type imageList struct {
 	Images []innerdock.Image `json:"images" nullable:"false"`
@@ -55,8 +50,7 @@ func (s *Server) addImages() {
 	})
 }
 
-// addBuild adds the build of an image. Its handler gets the validated body
-// from huma and then writes the stream itself.
+// addBuild adds the build of an image, which streams its progress.
 func (s *Server) addBuild(tags []string) {
 	op := huma.Operation{
 		OperationID: "buildImage", Method: http.MethodPost, Path: "/v1/images", Tags: tags, Summary: "Build an image",
@@ -64,90 +58,10 @@ func (s *Server) addBuild(tags []string) {
 			"An image that is there already is answered at once, as cached. Errors before the first event are plain errors.",
 		Responses: map[string]*huma.Response{"200": s.eventStream("BuildEvent", s.refTo(innerdock.BuildEvent{}), "progress", "log", "image", "error")},
 	}
-	type output struct{ Body func(huma.Context) }
-	handle(s, op, func(ctx context.Context, _ principal, in *bodyOf[innerdock.ImageDefinition]) (*output, error) {
-		build := s.startBuild(ctx, in.Body)
-		first, ok := build.next(ctx)
-		if ok && first.err != nil {
-			build.end()
-			return nil, first.err
-		}
-		return &output{func(hc huma.Context) {
-			defer build.end()
-			hc.SetHeader("Content-Type", "text/event-stream")
-			hc.SetStatus(http.StatusOK)
-			s.streamBuild(hc, build, first, ok)
-		}}, nil
-	})
-}
-
-// build is a build under way. Its goroutine ends with the last event taken or
-// with the request's context, and end waits for it.
-type build struct {
-	events chan buildEvent
-	ticker *time.Ticker
-}
-
-type buildEvent struct {
-	name  string // "" is a heartbeat
-	event innerdock.BuildEvent
-	err   error
-}
-
-func (s *Server) startBuild(ctx context.Context, def innerdock.ImageDefinition) *build {
-	b := &build{events: make(chan buildEvent), ticker: time.NewTicker(heartbeat)}
-	send := func(e buildEvent) {
-		select {
-		case b.events <- e:
-		case <-ctx.Done():
-		}
-	}
-	go func() {
-		defer close(b.events)
-		image, err := s.images.Build(ctx, def, func(name string, e innerdock.BuildEvent) {
-			send(buildEvent{name: name, event: e})
+	handle(s, op, func(ctx context.Context, _ principal, in *bodyOf[innerdock.ImageDefinition]) (*streamed, error) {
+		return s.stream(ctx, func(emit emitter) (string, innerdock.BuildEvent, error) {
+			image, err := s.images.Build(ctx, in.Body, emit)
+			return "image", innerdock.BuildEvent{Image: &image}, err
 		})
-		if err != nil {
-			send(buildEvent{name: "error", err: err})
-			return
-		}
-		send(buildEvent{name: "image", event: innerdock.BuildEvent{Image: &image}})
-	}()
-	return b
-}
-
-// next waits for an event; it is false when there will be none.
-func (b *build) next(ctx context.Context) (buildEvent, bool) {
-	select {
-	case e, ok := <-b.events:
-		return e, ok
-	case <-b.ticker.C:
-		return buildEvent{}, true
-	case <-ctx.Done():
-		return buildEvent{}, false
-	}
-}
-
-// end waits for the goroutine: all events are taken or the context is done.
-func (b *build) end() {
-	b.ticker.Stop()
-	for range b.events { // it closes them
-	}
-}
-
-func (s *Server) streamBuild(hc huma.Context, b *build, e buildEvent, ok bool) {
-	w := hc.BodyWriter().(http.ResponseWriter)
-	flush := http.NewResponseController(w).Flush
-	for ; ok; e, ok = b.next(hc.Context()) {
-		line := []byte(": heartbeat\n\n")
-		if e.err != nil {
-			e.event.Error = s.errorFor(hc.Context(), e.err)
-		}
-		if e.name != "" {
-			data, _ := json.Marshal(e.event) // of plain types
-			line = append(append([]byte("event: "+e.name+"\ndata: "), data...), "\n\n"...)
-		}
-		_, _ = w.Write(line) // a client that left ends the context
-		_ = flush()
-	}
+	})
 }

@@ -82,7 +82,7 @@ func (s *Server) listSandboxes(ctx context.Context, who principal, in *struct {
 }
 
 func (s *Server) waitSandbox(ctx context.Context, who principal, in *struct {
-	byID
+	ID      string  `path:"id" doc:"ID, or the name of a live one."`
 	Timeout float64 `query:"timeout" minimum:"0" maximum:"60" default:"60" doc:"Seconds."`
 }) (*bodyOf[innerdock.Sandbox], error) {
 	ctx, release := s.patience(ctx, in.Timeout)
@@ -92,7 +92,7 @@ func (s *Server) waitSandbox(ctx context.Context, who principal, in *struct {
 }
 
 func (s *Server) getDocker(ctx context.Context, who principal, in *struct {
-	byID
+	ID   string  `path:"id" doc:"ID, or the name of a live one."`
 	Wait float64 `query:"wait" minimum:"0" maximum:"60" doc:"Seconds to wait until ready or failed. Default 0."`
 }) (*bodyOf[innerdock.DockerStatus], error) {
 	if in.Wait == 0 {

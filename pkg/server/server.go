@@ -56,6 +56,7 @@ type Config struct {
 	Backend Backend
 	Images  Images
 	Keys    Keys
+	Seeds   Seeds
 	Version string   // of this build
 	Runsc   string   // version of the runtime
 	Hosts   []string // host names that TCP clients may use besides localhost, IP addresses and the certificate's
@@ -67,6 +68,7 @@ type Server struct {
 	backend  Backend
 	images   Images
 	keys     Keys
+	seeds    Seeds
 	version  innerdock.VersionInfo
 	hosts    []string
 	log      *slog.Logger
@@ -82,6 +84,7 @@ func New(cfg Config) *Server {
 		backend:  cfg.Backend,
 		images:   cfg.Images,
 		keys:     cfg.Keys,
+		seeds:    cfg.Seeds,
 		version:  innerdock.VersionInfo{Version: cfg.Version, Runsc: cfg.Runsc, API: apiVersion},
 		hosts:    cfg.Hosts,
 		log:      cfg.Log,
@@ -95,6 +98,7 @@ func New(cfg Config) *Server {
 	s.addSandboxes()
 	s.addProxied()
 	s.addKeys()
+	s.addRegistry()
 	s.addDocument()
 	return s
 }

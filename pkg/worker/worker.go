@@ -64,7 +64,6 @@ type Worker struct {
 	Config
 	images   Images
 	agentDir string
-	lock     *os.File
 	ctx      context.Context // until Close
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
@@ -73,7 +72,7 @@ type Worker struct {
 	live map[string]*sandbox
 }
 
-// Open takes over the data directory: it adopts the sandboxes that live and
+// Open takes over the data directory, which the caller has locked: it adopts the sandboxes that live and
 // removes what is left of those that do not. ctx bounds the opening alone.
 func Open(ctx context.Context, cfg Config) (*Worker, error) {
 	if cfg.Grace == 0 {
@@ -87,9 +86,6 @@ func Open(ctx context.Context, cfg Config) (*Worker, error) {
 	}
 	var err error
 	if w.agentDir, err = agentbin.Install(filepath.Join(cfg.Data, "agent")); err != nil {
-		return nil, err
-	}
-	if w.lock, err = lockDir(cfg.Data); err != nil {
 		return nil, err
 	}
 	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -112,21 +108,7 @@ func (w *Worker) Close() error {
 	}
 	w.mu.Unlock()
 	w.wg.Wait()
-	return w.lock.Close()
-}
-
-// lockDir makes sure that one server at a time uses the directory.
-func lockDir(dir string) (*os.File, error) {
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, innerdock.Internal(err, "opening the data directory's lock")
-	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = file.Close()
-		return nil, innerdock.Errorf(innerdock.CodeConflict,
-			"another server uses %s; stop it, or give this one another --data directory", dir)
-	}
-	return file, nil
+	return nil
 }
 
 func (w *Worker) sandboxesDir() string        { return filepath.Join(w.Data, "sandboxes") }
@@ -141,6 +123,21 @@ func (w *Worker) dockerDir(id string) string  { return filepath.Join(w.sandboxDi
 // ScratchDir holds the files behind the sandboxes' writable layers. It is one
 // directory for all, because checkpoints refer to it.
 func (w *Worker) ScratchDir() string { return filepath.Join(w.Data, "scratch") }
+
+// Lock makes sure that one server at a time uses a data directory. Take it before
+// anything in the directory is opened; closing the file gives it free.
+func Lock(dir string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, innerdock.Internal(err, "opening the data directory's lock")
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = file.Close()
+		return nil, innerdock.Errorf(innerdock.CodeConflict,
+			"another server uses %s; stop it, or give this one another --data directory", dir)
+	}
+	return file, nil
+}
 
 // Sandbox returns a tenant's sandbox by ID or by the name of a live one.
 func (w *Worker) Sandbox(ctx context.Context, tenant, idOrName string) (innerdock.Sandbox, error) {

@@ -1,0 +1,244 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/server"
+)
+
+var update = flag.Bool("update", false, "write api/openapi.yaml")
+
+func TestDocumentIsUpToDate(t *testing.T) {
+	const path = "../../api/openapi.yaml"
+	document, err := server.Document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _ := server.Document()
+	if !bytes.Equal(document, again) {
+		t.Fatal("two documents of one API differ")
+	}
+	if *update {
+		if err := os.WriteFile(path, document, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stored, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(document, stored) {
+		t.Errorf("%s is not what the code says; run `go generate ./pkg/cli`", path)
+	}
+}
+
+func TestMetadata(t *testing.T) {
+	r := newRig(t)
+	version, err := r.client.Version(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (innerdock.VersionInfo{Version: "test", Runsc: "r1", API: "v1"}); version != want {
+		t.Errorf("version is %+v, want %+v", version, want)
+	}
+	response, body := r.request("GET", "/healthz", "", nil)
+	if response.StatusCode != 200 || body != "ok" {
+		t.Errorf("healthz: %s %q", response.Status, body)
+	}
+	for _, path := range []string{"/openapi.json", "/openapi.yaml"} {
+		if response, body := r.request("GET", path, "", nil); response.StatusCode != 200 || !strings.Contains(body, "createSandbox") {
+			t.Errorf("%s: %s", path, response.Status)
+		}
+	}
+}
+
+func TestSandboxLife(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	made := r.create(innerdock.SandboxSpec{Name: "one"})
+	if made.State != innerdock.StateRunning {
+		t.Fatalf("created: %+v", made)
+	}
+	byName, err := r.client.Sandbox(ctx, "one")
+	if err != nil || byName.ID != made.ID {
+		t.Fatalf("by name: %+v, %v", byName, err)
+	}
+	_, err = r.client.CreateSandbox(ctx, innerdock.SandboxSpec{Name: "one", Image: "x"})
+	wantCode(t, err, innerdock.CodeConflict)
+	if list, err := r.client.Sandboxes(ctx, false); err != nil || len(list) != 1 {
+		t.Fatalf("list: %v, %v", list, err)
+	}
+	log, err := r.client.Logs(ctx, "one")
+	if err != nil || !strings.Contains(string(log), made.ID) {
+		t.Fatalf("log: %q, %v", log, err)
+	}
+	waited := make(chan innerdock.Sandbox, 1)
+	go func() {
+		sandbox, _ := r.client.Wait(ctx, made.ID)
+		waited <- sandbox
+	}()
+	for range 2 { // twice is fine
+		ended, err := r.client.Terminate(ctx, made.ID)
+		if err != nil || ended.State != innerdock.StateTerminated {
+			t.Fatalf("terminate: %+v, %v", ended, err)
+		}
+	}
+	if sandbox := <-waited; !sandbox.State.Ended() {
+		t.Errorf("wait returned %+v", sandbox)
+	}
+	if list, err := r.client.Sandboxes(ctx, false); err != nil || list == nil || len(list) != 0 {
+		t.Errorf("list after the end: %v, %v", list, err)
+	}
+	if list, err := r.client.Sandboxes(ctx, true); err != nil || len(list) != 1 {
+		t.Errorf("list of all after the end: %v, %v", list, err)
+	}
+	_, err = r.client.Exec(ctx, made.ID, innerdock.ProcessSpec{Args: []string{"true"}}, innerdock.Streams{})
+	wantCode(t, err, innerdock.CodeSandboxTerminated)
+}
+
+func TestDockerStatus(t *testing.T) {
+	r := newRig(t)
+	status := innerdock.DockerStatus{}
+	r.backend.Docker = func(innerdock.SandboxSpec) innerdock.DockerStatus { return status }
+	enabled := innerdock.SandboxSpec{Docker: innerdock.DockerSpec{Enabled: true}}
+
+	_, err := r.client.WaitDocker(t.Context(), r.create(innerdock.SandboxSpec{}).ID)
+	wantCode(t, err, innerdock.CodeDockerDisabled)
+
+	status = innerdock.DockerStatus{State: innerdock.DockerReady, Version: "29.0.0"}
+	if got, err := r.client.WaitDocker(t.Context(), r.create(enabled).ID); err != nil || got != status {
+		t.Errorf("ready: %+v, %v", got, err)
+	}
+	status = innerdock.DockerStatus{State: innerdock.DockerFailed, Code: innerdock.CodeDockerNotInstalled, Reason: "dockerd not found"}
+	_, err = r.client.WaitDocker(t.Context(), r.create(enabled).ID)
+	wantCode(t, err, innerdock.CodeDockerNotInstalled)
+
+	status = innerdock.DockerStatus{State: innerdock.DockerStarting}
+	key, _ := r.key("default")
+	response, body := r.request("GET", "/v1/sandboxes/"+r.create(enabled).ID+"/docker?wait=0.05", key, nil)
+	if response.StatusCode != 200 || !strings.Contains(body, `"starting"`) {
+		t.Errorf("still starting at the timeout: %s %s", response.Status, body)
+	}
+}
+
+func TestImageBuild(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	var events []string
+	def := innerdock.ImageDefinition{PythonVersion: "python3.11", Steps: []innerdock.ImageStep{{Command: "true"}}}
+	image, err := r.client.BuildImage(ctx, def, func(name string, e innerdock.BuildEvent) {
+		events = append(events, name+" "+e.Step)
+	})
+	if err != nil || strings.Join(events, ",") != "progress base,log step 1/1" {
+		t.Fatalf("build: %v, %v", events, err)
+	}
+	if again, err := r.client.BuildImage(ctx, def, nil); err != nil || !again.Cached || again.ID != image.ID {
+		t.Errorf("second build: %+v, %v", again, err)
+	}
+	if got, err := r.client.Image(ctx, image.ID); err != nil || got.ID != image.ID {
+		t.Errorf("get: %+v, %v", got, err)
+	}
+	if list, err := r.client.Images(ctx); err != nil || len(list) != 1 {
+		t.Errorf("list: %v, %v", list, err)
+	}
+	if err := r.client.RemoveImage(ctx, image.ID); err != nil {
+		t.Error(err)
+	}
+	_, err = r.client.Image(ctx, image.ID)
+	wantCode(t, err, innerdock.CodeImageNotFound)
+
+	_, err = r.client.BuildImage(ctx, innerdock.ImageDefinition{BaseImage: "broken:latest"}, nil)
+	wantCode(t, err, innerdock.CodeImageBuildFailed)
+	key, _ := r.key("default")
+	response, body := r.request("POST", "/v1/images", key, strings.NewReader(`{"base_image":"missing:latest"}`))
+	wantError(t, response, body, innerdock.CodeImageNotFound) // plain: nothing had happened
+}
+
+func TestBuildEndsWithItsClient(t *testing.T) {
+	r := newRig(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := r.client.BuildImage(ctx, innerdock.ImageDefinition{BaseImage: "slow:latest"}, func(string, innerdock.BuildEvent) { cancel() })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the client got %v", err)
+	}
+	<-r.images.Stopped
+}
+
+// A client that leaves before it hears of its sandbox leaves none behind.
+func TestCreateForNobody(t *testing.T) {
+	r := newRig(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	r.backend.Created = func(innerdock.Sandbox) {
+		cancel()
+		eventually(t, "the server hears that the client has left", func() bool { return ctx.Err() != nil })
+		timer := time.NewTimer(100 * time.Millisecond) // for the end of the connection to arrive
+		<-timer.C
+	}
+	_, err := r.client.CreateSandbox(ctx, innerdock.SandboxSpec{Image: "x"})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("the client got %v", err)
+	}
+	eventually(t, "the sandbox is terminated", func() bool { return r.backend.Live() == 0 })
+}
+
+func TestBadRequests(t *testing.T) {
+	r := newRig(t)
+	key, _ := r.key("default")
+	id := r.create(innerdock.SandboxSpec{}).ID
+	big := `{"image":"` + strings.Repeat("x", 2<<20) + `"}`
+	for _, test := range []struct {
+		name, method, path, body string
+		code                     innerdock.Code
+		words                    string
+	}{
+		{"no body", "POST", "/v1/sandboxes", "", innerdock.CodeInvalid, "body"},
+		{"no JSON", "POST", "/v1/sandboxes", "{", innerdock.CodeInvalid, "body"},
+		{"missing image", "POST", "/v1/sandboxes", "{}", innerdock.CodeInvalid, "image"},
+		{"wrong type", "POST", "/v1/sandboxes", `{"image":"x","cpu":"two"}`, innerdock.CodeInvalid, "cpu: expected number"},
+		{"unknown field", "POST", "/v1/sandboxes", `{"image":"x","docker_enabled":true}`, innerdock.CodeInvalid, "docker_enabled"},
+		{"wrong enum", "POST", "/v1/sandboxes", `{"image":"x","docker":{"profile":"huge"}}`, innerdock.CodeInvalid, "docker.profile"},
+		{"gpu", "POST", "/v1/sandboxes", `{"image":"x","gpu":"A100"}`, innerdock.CodeUnsupported, "GPU"},
+		{"too large", "POST", "/v1/sandboxes", big, innerdock.CodeTooLarge, "1048576"},
+		{"too large for an agent", "POST", "/v1/sandboxes/" + id + "/processes", strings.Repeat(" ", 5<<20), innerdock.CodeTooLarge, "4194304"},
+		{"unknown parameter", "GET", "/v1/sandboxes?al=true", "", innerdock.CodeInvalid, "al: unknown"},
+		{"wrong parameter", "GET", "/v1/sandboxes/" + id + "/wait?timeout=61", "", innerdock.CodeInvalid, "timeout"},
+		{"unknown parameter for an agent", "GET", "/v1/sandboxes/" + id + "/processes?x=1", "", innerdock.CodeInvalid, "x: unknown"},
+		{"no path", "GET", "/v1/sandboxes/" + id + "/files/content", "", innerdock.CodeInvalid, "path: required"},
+		{"no pid", "GET", "/v1/sandboxes/" + id + "/processes/..%2fhealth", "", innerdock.CodeNotFound, ""},
+		{"negative pid", "GET", "/v1/sandboxes/" + id + "/processes/-1", "", innerdock.CodeInvalid, "pid"},
+		{"unknown process", "GET", "/v1/sandboxes/" + id + "/processes/999999", "", innerdock.CodeNotFound, "999999"},
+		{"no command", "POST", "/v1/sandboxes/" + id + "/processes", `{"args":["no-such-thing"]}`, innerdock.CodeCommandNotFound, "no-such-thing"},
+		{"no directory", "POST", "/v1/sandboxes/" + id + "/processes", `{"args":["true"],"cwd":"/nowhere"}`, innerdock.CodeInvalid, "/nowhere"},
+		{"unknown sandbox", "GET", "/v1/sandboxes/nosuch", "", innerdock.CodeNotFound, "nosuch"},
+		{"process in an unknown sandbox", "GET", "/v1/sandboxes/nosuch/processes", "", innerdock.CodeNotFound, "nosuch"},
+		{"no such path", "GET", "/v1/nothing", "", innerdock.CodeNotFound, "openapi.yaml"},
+		{"path to clean", "GET", "/v1//sandboxes", "", innerdock.CodeNotFound, ""},
+		{"dots", "GET", "/v1/sandboxes/../version", "", innerdock.CodeNotFound, ""},
+		{"internal path of the agent", "GET", "/v1/sandboxes/" + id + "/health", "", innerdock.CodeNotFound, ""},
+		{"internal action of the agent", "POST", "/v1/sandboxes/" + id + "/configure", "{}", innerdock.CodeNotFound, ""},
+		{"bad tenant", "POST", "/v1/keys", `{"tenant":"../x"}`, innerdock.CodeInvalid, "tenant"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			response, body := r.request(test.method, test.path, key, strings.NewReader(test.body))
+			wantError(t, response, body, test.code, test.words)
+		})
+	}
+}
+
+func TestWrongMethod(t *testing.T) {
+	r := newRig(t)
+	key, _ := r.key("default")
+	response, body := r.request("PATCH", "/v1/sandboxes", key, nil)
+	if response.StatusCode != http.StatusMethodNotAllowed || !strings.Contains(body, `"invalid"`) || response.Header.Get("Allow") == "" {
+		t.Errorf("%s %q, Allow: %q", response.Status, body, response.Header.Get("Allow"))
+	}
+}

@@ -1,0 +1,330 @@
+// Package servertest has what a server needs to be tested: sandboxes that are
+// directories of this machine with the real agent in this process, images that
+// are names, and keys in memory. Nothing in it is isolated from the host.
+package servertest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/yamux"
+
+	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/agent"
+	"github.com/innerdock/innerdock/pkg/agent/wire"
+)
+
+// Backend has sandboxes, see the package. It is a server.Backend.
+type Backend struct {
+	// Docker is the state that Docker of a sandbox comes to; nil is ready.
+	Docker func(innerdock.SandboxSpec) innerdock.DockerStatus
+	// Created is called in Create before it returns.
+	Created func(innerdock.Sandbox)
+
+	t    testing.TB
+	mu   sync.Mutex
+	last int
+	all  map[string]*sandbox
+}
+
+type sandbox struct {
+	innerdock.Sandbox
+	tenant string
+	dir    string
+	ended  chan struct{}
+	stop   func()
+
+	mu      sync.Mutex
+	session *yamux.Session
+}
+
+// NewBackend makes a backend whose agents end with the test.
+func NewBackend(t testing.TB) *Backend {
+	b := &Backend{t: t, all: map[string]*sandbox{}}
+	t.Cleanup(func() {
+		for _, s := range b.all {
+			s.stop()
+		}
+	})
+	return b
+}
+
+// Dir is the directory that a sandbox sees files under: /workspace is in it.
+func (b *Backend) Dir(id string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.all[id].dir
+}
+
+// Live is the number of sandboxes that have not ended.
+func (b *Backend) Live() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := 0
+	for _, s := range b.all {
+		if !s.State.Ended() {
+			n++
+		}
+	}
+	return n
+}
+
+// Cut breaks the connection to a sandbox's agent, which dials again.
+func (b *Backend) Cut(id string) {
+	b.mu.Lock()
+	s := b.all[id]
+	b.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.session.Close()
+	s.session = nil
+}
+
+// Create starts an agent.
+func (b *Backend) Create(ctx context.Context, tenant string, spec innerdock.SandboxSpec) (innerdock.Sandbox, error) {
+	if spec.GPU != "" {
+		return innerdock.Sandbox{}, innerdock.Errorf(innerdock.CodeUnsupported, "gpu: this server offers no GPU")
+	}
+	if found, _ := b.find(tenant, spec.Name); spec.Name != "" && found != nil {
+		return innerdock.Sandbox{}, innerdock.Errorf(innerdock.CodeConflict, "the name %q is taken", spec.Name)
+	}
+	dir, err := os.MkdirTemp("", "idk")
+	if err != nil {
+		return innerdock.Sandbox{}, err
+	}
+	b.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	b.mu.Lock()
+	b.last++
+	s := &sandbox{tenant: tenant, dir: dir, ended: make(chan struct{}), Sandbox: innerdock.Sandbox{
+		ID: fmt.Sprintf("test%08d", b.last), Name: spec.Name, State: innerdock.StateRunning, Image: spec.Image,
+		CPU: 1, Memory: 1 << 30, Disk: 10 << 30, CreatedAt: time.Now().UTC(), Docker: b.docker(spec),
+	}}
+	b.all[s.ID] = s
+	b.mu.Unlock()
+	if err := s.start(b.t, spec.Env); err != nil {
+		return innerdock.Sandbox{}, err
+	}
+	if b.Created != nil {
+		b.Created(s.Sandbox)
+	}
+	return s.Sandbox, nil
+}
+
+func (b *Backend) docker(spec innerdock.SandboxSpec) innerdock.DockerStatus {
+	switch {
+	case !spec.Docker.Enabled:
+		return innerdock.DockerStatus{State: innerdock.DockerDisabled}
+	case b.Docker != nil:
+		return b.Docker(spec)
+	}
+	return innerdock.DockerStatus{State: innerdock.DockerReady, Profile: innerdock.ProfileFull, Version: "29.0.0", Seconds: 1.5}
+}
+
+// start runs the agent and takes its connections, as the worker does.
+func (s *sandbox) start(t testing.TB, env map[string]string) error {
+	workspace := filepath.Join(s.dir, innerdock.WorkspaceDir)
+	if err := os.MkdirAll(workspace, 0o755); err != nil {
+		return err
+	}
+	listener, err := net.Listen("unix", filepath.Join(s.dir, "agent.sock"))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	a := agent.New(agent.Config{
+		Socket: listener.Addr().String(), Root: s.dir, Version: "test", Log: slog.New(slog.DiscardHandler),
+	})
+	var running sync.WaitGroup
+	running.Go(func() { _ = a.Run(ctx) })
+	running.Go(func() { s.accept(listener) })
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		_ = listener.Close()
+		running.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.session != nil {
+			_ = s.session.Close()
+		}
+	})
+	return s.configure(ctx, env)
+}
+
+func (s *sandbox) accept(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		if _, err := wire.ReadLine(conn); err != nil {
+			_ = conn.Close()
+			continue
+		}
+		_ = json.NewEncoder(conn).Encode(wire.Welcome{Protocol: wire.Version})
+		config := yamux.DefaultConfig()
+		config.LogOutput = io.Discard
+		session, err := yamux.Client(conn, config)
+		if err != nil {
+			_ = conn.Close()
+			continue
+		}
+		s.mu.Lock()
+		s.session = session
+		s.mu.Unlock()
+	}
+}
+
+func (s *sandbox) configure(ctx context.Context, env map[string]string) error {
+	body, err := json.Marshal(wire.Configuration{
+		Hostname: s.ID, Address: "10.213.0.6", Nameserver: "10.213.0.1", Env: env,
+	})
+	if err != nil {
+		return err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dial(ctx) }}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+wire.PathConfigure, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusNoContent {
+		text, _ := io.ReadAll(response.Body)
+		return fmt.Errorf("configuring the agent: %s: %s", response.Status, text)
+	}
+	return nil
+}
+
+func (s *sandbox) dial(ctx context.Context) (net.Conn, error) {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for {
+		s.mu.Lock()
+		session := s.session
+		s.mu.Unlock()
+		if session != nil {
+			if stream, err := session.Open(); err == nil {
+				return stream, nil
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-s.ended:
+			return nil, innerdock.Errorf(innerdock.CodeSandboxTerminated, "sandbox %s is terminated; create another one", s.ID)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (b *Backend) find(tenant, idOrName string) (*sandbox, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.all {
+		if s.tenant == tenant && (s.ID == idOrName || s.Name == idOrName && s.Name != "" && !s.State.Ended()) {
+			return s, nil
+		}
+	}
+	return nil, innerdock.Errorf(innerdock.CodeNotFound, "no sandbox %q; `innerdock ls` lists them", idOrName)
+}
+
+// Sandbox returns one.
+func (b *Backend) Sandbox(_ context.Context, tenant, idOrName string) (innerdock.Sandbox, error) {
+	s, err := b.find(tenant, idOrName)
+	if err != nil {
+		return innerdock.Sandbox{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return s.Sandbox, nil
+}
+
+// Sandboxes lists them.
+func (b *Backend) Sandboxes(_ context.Context, tenant string, all bool) ([]innerdock.Sandbox, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var found []innerdock.Sandbox
+	for _, id := range slices.Sorted(maps.Keys(b.all)) {
+		if s := b.all[id]; s.tenant == tenant && (all || !s.State.Ended()) {
+			found = append(found, s.Sandbox)
+		}
+	}
+	return found, nil
+}
+
+// Terminate stops an agent.
+func (b *Backend) Terminate(_ context.Context, tenant, idOrName string) (innerdock.Sandbox, error) {
+	s, err := b.find(tenant, idOrName)
+	if err != nil {
+		return innerdock.Sandbox{}, err
+	}
+	b.mu.Lock()
+	if !s.State.Ended() {
+		now := time.Now().UTC()
+		s.State, s.EndedAt = innerdock.StateTerminated, &now
+		close(s.ended)
+	}
+	result := s.Sandbox
+	b.mu.Unlock()
+	s.stop()
+	return result, nil
+}
+
+// Wait waits for the end.
+func (b *Backend) Wait(ctx context.Context, tenant, idOrName string) (innerdock.Sandbox, error) {
+	s, err := b.find(tenant, idOrName)
+	if err != nil {
+		return innerdock.Sandbox{}, err
+	}
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+	}
+	return b.Sandbox(ctx, tenant, s.ID)
+}
+
+// WaitDocker waits while Docker is starting.
+func (b *Backend) WaitDocker(ctx context.Context, tenant, idOrName string) (innerdock.DockerStatus, error) {
+	s, err := b.Sandbox(ctx, tenant, idOrName)
+	if err == nil && s.Docker.State == innerdock.DockerStarting {
+		<-ctx.Done()
+	}
+	return s.Docker, err
+}
+
+// Log is one line.
+func (b *Backend) Log(ctx context.Context, tenant, idOrName string) ([]byte, error) {
+	s, err := b.Sandbox(ctx, tenant, idOrName)
+	return []byte("level=INFO msg=\"sandbox is running\" container_id=" + s.ID + "\n"), err
+}
+
+// DialAgent connects to the real agent.
+func (b *Backend) DialAgent(ctx context.Context, tenant, idOrName string) (net.Conn, error) {
+	s, err := b.find(tenant, idOrName)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-s.ended:
+		return nil, innerdock.Errorf(innerdock.CodeSandboxTerminated, "sandbox %s is terminated; create another one", s.ID)
+	default:
+		return s.dial(ctx)
+	}
+}
