@@ -113,19 +113,32 @@ func (s *Supervisor) runDaemons(ctx context.Context, path string, req wire.Docke
 	if err := s.startContainerd(ctx, config); err != nil {
 		return "", err
 	}
-	if !alive(s.dockerd) {
-		dockerd, err := process.Start(s.cfg.Reaper, process.Command{Path: path,
-			Args: append([]string{"dockerd"}, arguments(req, config)...), Dir: "/", Env: s.cfg.Environ(nil), Stdout: s.log})
-		if err != nil {
-			return "", failedAt(wire.StepDaemon, err)
-		}
-		s.dockerd = dockerd
+	if err := s.startDockerd(path, arguments(req, config)); err != nil {
+		return "", failedAt(wire.StepDaemon, err)
 	}
 	emit(wire.DockerEvent{Step: wire.StepSocket})
 	if err := s.awaitSocket(ctx); err != nil {
 		return "", err
 	}
 	return s.awaitInfo(ctx, emit)
+}
+
+// startDockerd starts dockerd, unless it runs.
+func (s *Supervisor) startDockerd(path string, flags []string) error {
+	if alive(s.dockerd) {
+		return nil
+	}
+	env, err := s.daemonEnv()
+	if err != nil {
+		return err
+	}
+	dockerd, err := process.Start(s.cfg.Reaper, process.Command{Path: path,
+		Args: append([]string{"dockerd"}, flags...), Dir: "/", Env: env, Stdout: s.log})
+	if err != nil {
+		return err
+	}
+	s.dockerd = dockerd
+	return nil
 }
 
 // awaitSocket waits for the socket to exist.
