@@ -6,7 +6,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from .._definition import ImageDefinition
-from .._errors import ConnectionLostError, ImageBuildError, error_from
+from .._errors import ConnectionLostError, ImageBuildError, InnerdockError, error_from
 from .._models import BuildEvent, BuiltImage
 from .._progress import Progress, reporter
 from .client import Client, default_client
@@ -72,6 +72,7 @@ def build(transport: Transport, image: ImageDefinition, progress: Progress) -> B
     report = reporter(progress)
     log: list[str] = []
     built: BuiltImage | None = None
+    failure: InnerdockError | None = None
     for event in transport.events("POST", "/v1/images", json=image.to_dict()):
         step, message = event.data.get("step", ""), event.data.get("message", "")
         if event.name == "image":
@@ -79,14 +80,16 @@ def build(transport: Transport, image: ImageDefinition, progress: Progress) -> B
             report(BuildEvent("image", "image", _summary(built)))
             continue
         if event.name == "error":
-            error = error_from(event.data.get("error") or {})
-            report(BuildEvent("error", step, str(error)))
-            if isinstance(error, ImageBuildError):
-                error.step, error.log = step, log
-            raise error
+            failure = error_from(event.data.get("error") or {})
+            if isinstance(failure, ImageBuildError):
+                failure.step, failure.log = step, log
+            report(BuildEvent("error", step, str(failure)))
+            continue
         if event.name == "log":
             log = [*log[1 - LOG_TAIL :], message]
         report(BuildEvent(event.name, step, message))
+    if failure is not None:
+        raise failure
     if built is None:
         raise ConnectionLostError(
             "the image build broke off; the server's log has the cause, and build() tries again"
