@@ -149,7 +149,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.serverCommand(), a.createCommand(), a.runCommand(), a.execCommand(), a.lsCommand(), a.inspectCommand(),
 		a.rmCommand(), a.logsCommand(), a.dockerCommand(), a.cpCommand(), a.imageCommand(), a.registryCommand(), a.keyCommand(),
-		a.versionCommand(), a.openapiCommand(),
+		a.doctorCommand(), a.versionCommand(), a.openapiCommand(),
 	)
 	return root
 }

@@ -12,6 +12,12 @@ import (
 	"github.com/innerdock/innerdock/pkg/server"
 )
 
+// Defaults that the server and the doctor share.
+const (
+	defaultData = "/var/lib/innerdock"
+	defaultPool = "10.213.0.0/16"
+)
+
 // serverConfig is what the flags of `innerdock server` say.
 type serverConfig struct {
 	Data             string // directory of the state, absolute
@@ -49,7 +55,7 @@ second signal stops it at once.`,
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
-	f.StringVar(&flags.data, "data", "/var/lib/innerdock", "directory of the server's state")
+	f.StringVar(&flags.data, "data", defaultData, "directory of the server's state")
 	f.StringVar(&flags.images, "images", "", "directory of the images (default: images in --data)")
 	f.StringVar(&flags.socket, "socket", "/run/innerdock/innerdock.sock", "Unix socket to listen on")
 	f.StringArrayVar(&flags.listen, "listen", nil, "host:port to listen on as well (repeatable)")
@@ -57,7 +63,7 @@ second signal stops it at once.`,
 	f.StringVar(&flags.tlsKey, "tls-key", "", "PEM file of its key")
 	f.StringArrayVar(&flags.hostnames, "hostname", nil, "name that clients call this server by, besides those in the certificate (repeatable)")
 	f.StringVar(&flags.runsc, "runsc", "", "path of runsc (default: the newest in the cache, else from PATH)")
-	f.StringVar(&flags.pool, "pool", "10.213.0.0/16", "addresses for the sandboxes")
+	f.StringVar(&flags.pool, "pool", defaultPool, "addresses for the sandboxes")
 	f.StringArrayVar(&flags.allow, "allow", nil, "CIDR that all sandboxes may reach although it is private (repeatable)")
 	f.StringVar(&flags.upstream, "registry-upstream", "https://registry-1.docker.io", "registry behind the sandboxes' registry cache")
 	f.StringVar(&flags.logFormat, "log-format", "text", "text or json")
@@ -113,7 +119,7 @@ func (a *app) serverConfig(flags *serverFlags) (serverConfig, error) {
 		}
 	}
 	if cfg.Pool, err = netip.ParsePrefix(flags.pool); err != nil {
-		return cfg, usage("--pool %s is not a CIDR such as 10.213.0.0/16", flags.pool)
+		return cfg, usage("--pool %s is not a CIDR such as %s", flags.pool, defaultPool)
 	}
 	for _, text := range flags.allow {
 		prefix, err := netip.ParsePrefix(text)

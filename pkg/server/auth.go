@@ -27,7 +27,7 @@ func principalOf(ctx context.Context) principal {
 // needAdmin refuses everybody but the administrator.
 func (p principal) needAdmin() error {
 	if !p.Admin {
-		return innerdock.Errorf(innerdock.CodeForbidden, "API keys are managed through the server's local socket only")
+		return innerdock.Errorf(innerdock.CodeForbidden, "this is for the server's administrator: use its local socket")
 	}
 	return nil
 }
