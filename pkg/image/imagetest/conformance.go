@@ -16,11 +16,17 @@ import (
 	"github.com/innerdock/innerdock/pkg/image/unpack"
 )
 
-// RunnerConformance checks that a runner does what image.Runner promises. The
-// root is Debian bookworm; steps use paths relative to "/".
+// RunnerConformance checks, on Debian bookworm, that a runner does what
+// image.Runner promises.
 func RunnerConformance(t *testing.T, runner image.Runner) {
 	store, img := Debian(t)
-	c := conformance{runner: runner, root: store.Root(img.ID)}
+	RunnerConformanceOn(t, runner, store.Root(img.ID))
+}
+
+// RunnerConformanceOn does the same on another root, an EROFS file with the
+// content of SmallRoot at least. Steps use paths relative to "/".
+func RunnerConformanceOn(t *testing.T, runner image.Runner, root string) {
+	c := conformance{runner: runner, root: root}
 	t.Run("changes", c.changes)
 	t.Run("no change", c.noChange)
 	t.Run("output", c.output)

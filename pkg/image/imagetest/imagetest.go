@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/image"
+	"github.com/innerdock/innerdock/pkg/image/erofs"
 )
 
 // Offline is a transport to registries that do not exist: every name is unknown.
@@ -70,6 +72,37 @@ func Debian(t *testing.T) (*image.Store, innerdock.Image) {
 		t.Fatal(err)
 	}
 	return store, img
+}
+
+// SmallRoot makes an EROFS file that has a few files of Debian, and no programs.
+func SmallRoot(t *testing.T) string {
+	t.Helper()
+	NeedTool(t, "mkfs.erofs", "erofs-utils")
+	dir := t.TempDir()
+	for _, name := range []string{
+		"etc/debian_version", "etc/issue", "etc/issue.net", "etc/hosts", "etc/apt/sources.list",
+		"etc/cron.daily/dpkg", "etc/skel/.bashrc", "usr/share/base-files/profile", "usr/share/common-licenses/GPL-3",
+		"opt/", "srv/", "run/", "tmp/", "var/lib/",
+	} {
+		path := filepath.Join(dir, "tree", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, "/") {
+			if err := os.MkdirAll(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err := os.WriteFile(path, []byte(name+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := filepath.Join(dir, "root.erofs")
+	if err := erofs.Make(t.Context(), filepath.Join(dir, "tree"), root); err != nil {
+		t.Fatal(err)
+	}
+	return root
 }
 
 // Extract writes the content of an EROFS file into a new directory.

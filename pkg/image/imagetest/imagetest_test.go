@@ -7,5 +7,6 @@ import (
 )
 
 func TestLocalRunner(t *testing.T) {
-	imagetest.RunnerConformance(t, &imagetest.LocalRunner{Dir: t.TempDir()})
+	imagetest.NeedRoot(t)
+	imagetest.RunnerConformanceOn(t, &imagetest.LocalRunner{Dir: t.TempDir()}, imagetest.SmallRoot(t))
 }

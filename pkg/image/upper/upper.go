@@ -33,6 +33,9 @@ var Excluded = []string{
 	"etc/resolv.conf", "etc/hosts", "etc/hostname",
 }
 
+// maxEntries is how many files a writable layer may have.
+const maxEntries = 4_000_000
+
 // ToLayer reads the tar of a writable layer from r, to its end, and writes an
 // OCI layer to w, without Excluded, device nodes, and files whose own names look
 // like whiteouts. Neither end is closed.
@@ -41,7 +44,10 @@ func ToLayer(r io.Reader, w io.Writer) error {
 		tr: tar.NewReader(r), tw: tar.NewWriter(w),
 		whiteouts: map[string]bool{}, skipped: map[string]bool{},
 	}
-	for {
+	for n := 0; ; n++ {
+		if n > maxEntries {
+			return innerdock.Errorf(innerdock.CodeTooLarge, "the steps wrote more than %d files; remove some at the end of the step that made them", maxEntries)
+		}
 		hdr, err := c.tr.Next()
 		if errors.Is(err, io.EOF) {
 			break
