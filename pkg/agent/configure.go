@@ -54,7 +54,9 @@ func (a *Agent) Configure(c wire.Configuration) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.processes.SetEnv(environment(c.Env, c.Hostname))
-	if a.cfg.Init && (a.last == nil || a.last.Hostname != c.Hostname) {
+	// The runtime has set it already, unless this is a restore; setting it takes
+	// a capability that only sandboxes with Docker have.
+	if current, _ := os.Hostname(); a.cfg.Root == "" && current != c.Hostname {
 		if err := unix.Sethostname([]byte(c.Hostname)); err != nil {
 			return innerdock.Internal(err, "setting the hostname")
 		}
@@ -148,8 +150,8 @@ func write(path, content string) error {
 	return os.WriteFile(path, []byte(content), 0o644)
 }
 
-// makeDirs makes the directories that every sandbox has.
-func makeDirs() error {
+// makeDirs makes the directories that every sandbox has, where they are missing.
+func makeDirs(root string) error {
 	for _, dir := range []struct {
 		path string
 		mode fs.FileMode
@@ -157,18 +159,20 @@ func makeDirs() error {
 		{innerdock.WorkspaceDir, 0o755}, {"/root", 0o700}, {"/run", 0o755}, {"/var", 0o755},
 		{"/tmp", 0o777 | fs.ModeSticky}, {"/var/tmp", 0o777 | fs.ModeSticky},
 	} {
-		if _, err := os.Stat(dir.path); err == nil {
+		path := filepath.Join(root, dir.path)
+		if _, err := os.Stat(path); err == nil {
 			continue
 		}
-		if err := os.MkdirAll(dir.path, 0o755); err != nil {
+		if err := os.MkdirAll(path, 0o755); err != nil {
 			return err
 		}
-		if err := os.Chmod(dir.path, dir.mode); err != nil {
+		if err := os.Chmod(path, dir.mode); err != nil {
 			return err
 		}
 	}
-	if _, err := os.Lstat("/var/run"); errors.Is(err, fs.ErrNotExist) {
-		return os.Symlink("/run", "/var/run")
+	varRun := filepath.Join(root, "/var/run")
+	if _, err := os.Lstat(varRun); errors.Is(err, fs.ErrNotExist) {
+		return os.Symlink("../run", varRun)
 	}
 	return nil
 }

@@ -62,7 +62,8 @@ var (
 
 // Spec describes a sandbox to Create. Paths are absolute paths of the host.
 type Spec struct {
-	ID         string   // 12 characters of a-z and 2-7; also the hostname
+	ID         string   // 12 characters of a-z and 2-7
+	Hostname   string   // "": the ID
 	Rootfs     string   // an EROFS file: the read-only root
 	Disk       int64    // bytes that the writable layer, /tmp and Docker's data may each take; 0: unlimited
 	ScratchDir string   // constant for all sandboxes of a server: holds the files behind writable layers

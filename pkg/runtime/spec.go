@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -72,7 +73,7 @@ func ociSpec(s Spec) *specs.Spec {
 			Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: softFiles, Hard: hardFiles}},
 		},
 		Root:        &specs.Root{Path: "rootfs"},
-		Hostname:    s.ID,
+		Hostname:    cmp.Or(s.Hostname, s.ID),
 		Mounts:      mounts(s),
 		Annotations: annotations(s),
 		Linux: &specs.Linux{

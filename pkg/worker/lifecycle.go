@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -114,7 +115,7 @@ func (w *Worker) start(ctx context.Context, s *sandbox, rec *store.Record, root 
 
 func (w *Worker) runtimeSpec(rec *store.Record, root string, endpoint network.Endpoint) runtime.Spec {
 	spec := runtime.Spec{
-		ID: rec.ID, Rootfs: root, Disk: rec.Disk, ScratchDir: w.ScratchDir(),
+		ID: rec.ID, Hostname: cmp.Or(rec.Name, rec.ID), Rootfs: root, Disk: rec.Disk, ScratchDir: w.ScratchDir(),
 		Args: []string{wire.AgentPath}, NetNS: endpoint.NetNS, Cgroup: cgroupPath(rec.ID),
 		CPU: rec.CPU, Memory: rec.Memory, PIDs: maxPIDs,
 		Docker:     rec.Spec.Docker.Enabled,
@@ -151,12 +152,8 @@ func (w *Worker) greet(ctx context.Context, s *sandbox, rec *store.Record, endpo
 		case <-stop:
 		}
 	}()
-	name := rec.Name
-	if name == "" {
-		name = rec.ID
-	}
 	err := s.agent.configure(ctx, wire.Configuration{
-		Hostname:   name,
+		Hostname:   cmp.Or(rec.Name, rec.ID),
 		Address:    endpoint.Address.Addr().String(),
 		Nameserver: endpoint.Service.String(),
 		Env:        rec.Env,
