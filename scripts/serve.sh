@@ -4,9 +4,11 @@
 
 images=$cache/images # built images, shared by every server of this user
 
-# use_server DIR names the server that the functions below speak of.
+# use_server DIR POOL names the server that the functions below speak of. Servers
+# that may run at the same time have different pools of addresses.
 use_server() {
 	server=$1
+	pool=$2
 	server_log=$server/server.log
 	export INNERDOCK_HOST=unix://$server/innerdock.sock
 	unset INNERDOCK_API_KEY
@@ -28,7 +30,7 @@ start_server() {
 	mkdir -p "$server" "$images"
 	rm -f "$server/innerdock.sock"
 	setsid "$bin" server --data "$server/data" --images "$images" --runsc "$(runsc)" \
-		--socket "$server/innerdock.sock" </dev/null >"$server_log" 2>&1 &
+		--socket "$server/innerdock.sock" --pool "$pool" </dev/null >"$server_log" 2>&1 &
 	pid=$!
 	echo "$pid" >"$server/pid"
 	until [ -S "$server/innerdock.sock" ]; do
@@ -43,14 +45,12 @@ start_server() {
 # stop_server terminates the server's sandboxes, stops it and waits for it. A
 # server that died and left sandboxes is started once more to end them.
 stop_server() {
-	local pid id
+	local pid
 	if ! server_pid >/dev/null && [ -n "$(ls -A "$server/data/sandboxes" 2>/dev/null)" ]; then
 		(start_server) || warn "sandboxes of an earlier server are left in $server/data"
 	fi
 	if pid=$(server_pid); then
-		for id in $("$bin" ls -q 2>/dev/null); do
-			"$bin" rm "$id" >/dev/null || warn "sandbox $id was not terminated"
-		done
+		"$bin" rm --all >/dev/null || warn "not every sandbox was terminated"
 		kill -TERM "$pid" 2>/dev/null || true
 		if ! gone "$pid" 60; then
 			warn "the server did not stop in a minute and is killed; its log is $server_log"
@@ -63,3 +63,21 @@ stop_server() {
 
 # gone PID SECONDS waits for the end of a process.
 gone() { timeout "$2" tail --pid="$1" -s 0.1 -f /dev/null; }
+
+# with_server DIR POOL starts a seeded server that ends with the script, however
+# that ends.
+with_server() {
+	use_server "$@"
+	trap clean_up EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	stop_server # an earlier one, if its script was killed
+	say "starting a server (log: $server_log)"
+	start_server
+	"$root/scripts/seed"
+}
+
+clean_up() {
+	trap '' INT TERM # once is enough
+	stop_server
+}
