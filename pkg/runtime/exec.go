@@ -42,16 +42,12 @@ func (r *Runsc) command(ctx context.Context, argv []string, extra ...*os.File) *
 // call runs a verb that leaves no process behind and returns its output.
 func (r *Runsc) call(ctx context.Context, argv []string, extra ...*os.File) ([]byte, error) {
 	cmd := r.command(ctx, argv, extra...)
-	stdout, stderr := &capped{limit: maxOutput}, &capped{limit: maxError}
+	stdout, stderr := &capped{limit: maxOutput, full: errTooLong}, &capped{limit: maxError}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	err := cmd.Run()
-	if err == nil && stdout.cut {
-		err = errors.New("its answer is too long")
+	if err := cmd.Run(); err != nil {
+		return nil, failure(ctx, err, stderr.kept.String())
 	}
-	if err != nil {
-		return nil, failure(ctx, err, stderr.String())
-	}
-	return stdout.Bytes(), nil
+	return stdout.kept.Bytes(), nil
 }
 
 // callDetached runs a verb whose standard files become those of the sandbox:
@@ -110,17 +106,23 @@ func said(err error, words ...string) bool {
 	return false
 }
 
-// capped keeps the first bytes that are written to it.
+var errTooLong = errors.New("its answer is too long")
+
+// capped keeps the first bytes that are written to it. What is too much is an
+// error if full is one, and dropped if it is nil. The buffer is not embedded:
+// its ReadFrom would pass by the limit.
 type capped struct {
-	bytes.Buffer
+	kept  bytes.Buffer
 	limit int
-	cut   bool
+	full  error
 }
 
 func (c *capped) Write(p []byte) (int, error) {
-	n := min(len(p), c.limit-c.Len())
-	c.cut = c.cut || n < len(p)
-	c.Buffer.Write(p[:n])
+	n := min(len(p), c.limit-c.kept.Len())
+	c.kept.Write(p[:n])
+	if n < len(p) && c.full != nil {
+		return n, c.full
+	}
 	return len(p), nil
 }
 
