@@ -118,8 +118,9 @@ func (r *rig) serve(where server.Listeners) {
 		cancel()
 		r.t.Fatal(err)
 	}
-	r.stop = sync.OnceValue(func() error { cancel(); return <-done })
-	r.t.Cleanup(func() { _ = r.stop() })
+	stop := sync.OnceValue(func() error { cancel(); return <-done })
+	r.stop = stop
+	r.t.Cleanup(func() { _ = stop() })
 }
 
 func (r *rig) connect(host, key string) *innerdock.Client {

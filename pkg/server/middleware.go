@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -21,6 +22,7 @@ const (
 	readPause    = 60 * time.Second // the longest pause in a request's body
 	writePause   = 5 * time.Minute  // the longest that a client may leave a reply unread
 	leftoverTime = 5 * time.Second  // for the rest of a body that nobody wanted
+	leftover     = 32 << 20         // bytes of that rest
 )
 
 // RequestIDHeader names the request in every reply; the log has it as request_id.
@@ -157,9 +159,14 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// leave bounds what net/http spends on the rest of a body.
+// leave reads the rest of a body, within bounds: a client that is still sending
+// when its connection ends does not get to read the reply.
 func (b *pacedBody) leave() {
-	if !b.over {
-		_ = b.control.SetReadDeadline(time.Now().Add(leftoverTime))
+	if b.over {
+		return
+	}
+	_ = b.control.SetReadDeadline(time.Now().Add(leftoverTime))
+	if _, err := io.CopyN(io.Discard, b.ReadCloser, leftover); errors.Is(err, io.EOF) {
+		_ = b.control.SetReadDeadline(time.Time{})
 	}
 }
