@@ -1,12 +1,13 @@
 // Package doctor looks at the machine and says, one line each, what innerdock
 // needs of it, whether it is there, and which command mends what is not. It
-// tries things rather than believing them: a network namespace is made, a
-// firewall rule set, a sandbox run; and it leaves nothing of that behind.
+// tries things rather than believing them: a network namespace and a firewall
+// are made, a sandbox is run; and it leaves nothing of that behind.
 package doctor
 
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -29,11 +30,11 @@ type Check struct {
 	Fix    string `json:"fix,omitempty" doc:"The command, or else the step, that mends it."`
 }
 
-// Options say what the server would use. Empty fields leave out their checks.
+// Options say what the server would use.
 type Options struct {
 	Data  string       // the server's data directory; it need not exist
-	Runsc string       // path of the runsc binary
-	Pool  netip.Prefix // the sandboxes' addresses
+	Runsc string       // path of the runsc binary; "" when none was found
+	Pool  netip.Prefix // the sandboxes' addresses; zero for the default
 }
 
 // deadline bounds a check; one that takes longer has failed.
@@ -67,26 +68,19 @@ func thisMachine() machine {
 }
 
 func run(ctx context.Context, opts Options, m machine) []Check {
-	checks := []func(context.Context) Check{
-		m.root,
-		m.kernel,
-		m.cgroup,
-		m.limits,
-		m.namespaces,
-		m.firewall,
-		tools,
-		mmdebstrap,
+	checks := []func(context.Context) []Check{
+		one(m.root),
+		one(m.kernel),
+		one(m.cgroup),
+		one(m.limits),
+		networking(opts.Pool),
+		one(runscVersion(opts.Runsc)),
+		one(m.platform(opts.Runsc)),
+		one(tools),
+		one(mmdebstrap),
+		one(disk(opts.Data)),
 	}
-	if opts.Runsc != "" {
-		checks = append(checks, runscVersion(opts.Runsc), m.platform(opts.Runsc))
-	}
-	if opts.Pool.IsValid() {
-		checks = append(checks, pool(opts.Pool))
-	}
-	if opts.Data != "" {
-		checks = append(checks, disk(opts.Data))
-	}
-	found := make([]Check, len(checks))
+	found := make([][]Check, len(checks))
 	var wg sync.WaitGroup
 	for i, check := range checks {
 		wg.Go(func() {
@@ -96,7 +90,11 @@ func run(ctx context.Context, opts Options, m machine) []Check {
 		})
 	}
 	wg.Wait()
-	return found
+	return slices.Concat(found...)
+}
+
+func one(check func(context.Context) Check) func(context.Context) []Check {
+	return func(ctx context.Context) []Check { return []Check{check(ctx)} }
 }
 
 func ok(name, detail string) Check        { return Check{Name: name, Status: OK, Detail: detail} }

@@ -9,8 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
+	"github.com/innerdock/innerdock/pkg/network"
 	"github.com/innerdock/innerdock/pkg/runtime/runtimetest"
 )
 
@@ -31,9 +30,6 @@ func TestThisMachine(t *testing.T) {
 	}
 	if !Healthy(checks) {
 		t.Error("not healthy")
-	}
-	if left, _ := filepath.Glob("/run/netns/innerdock-doctor-*"); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
 	}
 }
 
@@ -87,7 +83,13 @@ func TestTroubles(t *testing.T) {
 		{"broken platform", here.platform(script(t, "echo first; echo no such platform >&2; exit 1")), Fail, "no such platform"},
 		{"no disk", disk("/dev/null/x"), Fail, "/dev/null"},
 		{"memory as disk", disk("/dev/shm/x/y"), Warn, "tmpfs"},
-		{"loopback pool", pool(netip.MustParsePrefix("127.0.0.0/16")), Fail, "of lo overlaps"},
+		{"no runsc at all", runscVersion(""), Fail, "neither"},
+		{"no platform", here.platform(""), Fail, "without a runsc"},
+		{"pool in use", func(ctx context.Context) Check {
+			return checkNamed(t, networking(netip.MustParsePrefix("127.0.0.0/16"))(ctx), "address pool")
+		}, Fail, "127.0.0"},
+		{"no forwarding", given(network.Finding{Name: "IP forwarding", Detail: "off", Mend: "sysctl -w x\nsysctl -w y"}), Fail, "off"},
+		{"closed by others", given(network.Finding{Name: "forward chains of others", Detail: "dropped"}), Warn, "dropped"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -143,12 +145,25 @@ func (slow) Error() string { return "too slow" }
 
 var errSlow = slow{}
 
-// TestNamespaceOnly makes sure that what is tried in a namespace stays there.
-func TestNamespaceOnly(t *testing.T) {
-	if got := thisMachine().namespaces(t.Context()); got.Status != OK {
-		t.Fatal(got)
+func given(finding network.Finding) func(context.Context) Check {
+	return func(context.Context) Check { return networkCheck(finding) }
+}
+
+func checkNamed(t *testing.T, checks []Check, name string) Check {
+	t.Helper()
+	for _, check := range checks {
+		if check.Name == name {
+			return check
+		}
 	}
-	if _, err := netlink.LinkByName("probe0"); err == nil {
-		t.Error("the probe's interface is on the host")
+	t.Fatalf("no check %q among %v", name, checks)
+	return Check{}
+}
+
+// TestNamesOfFindings keeps the list of mild findings to names that exist.
+func TestNamesOfFindings(t *testing.T) {
+	checks := networking(netip.Prefix{})(t.Context())
+	for _, name := range mild {
+		checkNamed(t, checks, name)
 	}
 }

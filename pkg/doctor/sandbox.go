@@ -24,6 +24,9 @@ const buildRunsc = "make runsc   # builds the pinned one, and prints its path fo
 // runscVersion wants a runsc above the security floor.
 func runscVersion(path string) func(context.Context) Check {
 	return func(ctx context.Context) Check {
+		if path == "" {
+			return fail("runsc", "neither in the cache nor in PATH", buildRunsc)
+		}
 		cmd := exec.CommandContext(ctx, path, "--version")
 		cmd.WaitDelay = time.Second
 		text, err := cmd.Output()
@@ -43,6 +46,9 @@ func runscVersion(path string) func(context.Context) Check {
 // and says of KVM whether it could be chosen.
 func (m machine) platform(runsc string) func(context.Context) Check {
 	return func(ctx context.Context) Check {
+		if runsc == "" {
+			return fail("platform", "not tried without a runsc", buildRunsc)
+		}
 		took, err := tryPlatform(ctx, runsc, "systrap")
 		if err != nil {
 			return fail("platform", "no sandbox starts on systrap: "+err.Error(),
