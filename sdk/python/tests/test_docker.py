@@ -84,20 +84,23 @@ CALLS: list[tuple[Call, str]] = [
     (lambda d: d.network_connect("n", "web"), "network connect n web"),
     (lambda d: d.network_disconnect("n", "web", force=True), "network disconnect --force n web"),
     (lambda d: d.network_rm("n"), "network rm n"),
-    (lambda d: d.compose_up(), "compose --file docker-compose.yml up --detach"),
+    (lambda d: d.compose_up(), "compose --ansi never --file docker-compose.yml up --detach"),
     (
         lambda d: d.compose_up("c.yml", detach=False, build=True, wait=True, services=["web"]),
-        "compose --file c.yml up --build --wait web",
+        "compose --ansi never --file c.yml up --build --wait web",
     ),
-    (lambda d: d.compose_down(volumes=True), "compose --file docker-compose.yml down --volumes"),
-    (lambda d: d.compose_ps(all=True), "compose --file docker-compose.yml ps --all"),
+    (
+        lambda d: d.compose_down(volumes=True),
+        "compose --ansi never --file docker-compose.yml down --volumes",
+    ),
+    (lambda d: d.compose_ps(all=True), "compose --ansi never --file docker-compose.yml ps --all"),
     (
         lambda d: d.compose_logs(follow=True, tail=3),
-        "compose --file docker-compose.yml logs --no-color --follow --tail 3",
+        "compose --ansi never --file docker-compose.yml logs --no-color --follow --tail 3",
     ),
     (
         lambda d: d.compose_build(no_cache=True, pull=True),
-        "compose --file docker-compose.yml build --no-cache --pull",
+        "compose --ansi never --file docker-compose.yml build --no-cache --pull",
     ),
     (lambda d: d.cli("inspect", "web"), "inspect web"),
 ]
@@ -208,6 +211,27 @@ def test_logs_as_they_come(contract: Contract, docker_instance: SandboxInstance)
         lines.append(line)
         seen.set()
     assert lines == ["step 1\n", "step 2\n"]
+
+
+def test_reading_waits_for_the_command(
+    contract: Contract, docker_instance: SandboxInstance
+) -> None:
+    go = threading.Event()
+
+    def script(process: Process) -> int:
+        process.write(b"some")
+        go.wait(10)
+        process.write(b"thing\xc3")
+        return 0
+
+    contract.script = script
+    result = docker_instance.docker.run("i")
+    timer = threading.Timer(0.1, go.set)
+    timer.start()
+    assert result.stdout.read() == "something\ufffd"
+    assert result.exit_code == 0
+    assert result.stdout.read() == ""
+    timer.join()
 
 
 def test_quick_commands_have_ended(contract: Contract, docker_instance: SandboxInstance) -> None:

@@ -30,7 +30,7 @@ def test_the_request(contract: Contract, client: Client) -> None:
         disk="20Gi",
         env={"A": 1},  # type: ignore[dict-item]
         name="box",
-        allow_list=["10.1.0.0/16"],
+        allow_private=["10.1.0.0/16"],
         docker_profile="minimal",
         daemon_timeout=90,
         client=client,
@@ -133,6 +133,7 @@ def test_memory_is_judged_by_the_server(contract: Contract, client: Client) -> N
     "extra",
     [
         {"gpu_count": 1},
+        {"allow_list": ["10.1.0.0/16"]},
         {"keep_warm_seconds": 600},
         {"authorized": True},
         {"volumes": ["v"]},
@@ -149,6 +150,11 @@ def test_parameters_of_beta9_are_not_dropped_silently(extra: dict[str, Any]) -> 
 
 def test_parameters_that_ask_for_nothing(contract: Contract, client: Client) -> None:
     Sandbox(client=client, gpu_count=0, keep_warm_seconds=-1, volumes=[], secrets=None).create()
+
+
+def test_a_blocked_network_opens_nothing() -> None:
+    with pytest.raises(InvalidRequestError, match="block_network"):
+        Sandbox(block_network=True, allow_private=["10.0.0.0/8"])
 
 
 def test_unknown_parameters() -> None:

@@ -16,6 +16,8 @@ _BETA9 = {
     "keep_warm_seconds": "a sandbox lives until terminate(); pass -1 or leave it out",
     "authorized": "access is decided by the server's API keys",
     "volumes": "use instance.fs, or instance.docker.volume_create()",
+    "allow_list": "there is no network that reaches these alone; block_network=True closes it, "
+    "allow_private= opens private networks besides the internet",
     "disks": "use disk= for the size of the writable disk",
     "secrets": "pass them with env=",
     "sync_local_dir": "use instance.fs.upload_file()",

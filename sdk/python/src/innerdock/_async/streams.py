@@ -46,14 +46,16 @@ class ProcessState:
 class OutputStream(AsyncStringLike):
     """Standard output or standard error of a process.
 
-    ``read()`` returns what is there now and consumes it; iteration yields lines
-    until the process ends. The server keeps the last 8 MiB of a stream: a reader
-    that comes too late finds ``[innerdock: N bytes dropped]`` in the text.
+    ``read()`` returns what is there now and consumes it (of a docker command:
+    waits for its end first); iteration yields lines as they come, to the end. The
+    server keeps the last 8 MiB of a stream: a reader that comes too late finds
+    ``[innerdock: N bytes dropped]`` in the text.
     """
 
     def __init__(self, process: ProcessState, name: str) -> None:
         self._process = process
         self._name = name
+        self._waits = False
         self._offset = 0
         self._dropped = 0
         self._decoder = Decoder()
@@ -66,7 +68,7 @@ class OutputStream(AsyncStringLike):
 
     async def read(self) -> str:
         """Returns the text that is there now, and consumes it."""
-        exited = self._process.exited
+        exited = self._process.exited or self._waits
         missing, data = await self._consume()
         text = self._decoder.dropped(missing) if missing else ""
         return text + self._decoder.feed(data, final=exited)
@@ -95,6 +97,8 @@ class OutputStream(AsyncStringLike):
             yield line
 
     async def _consume(self) -> tuple[int, bytes]:
+        if self._waits:
+            await self._process.join()
         missing, data = await self._fetch(self._offset)
         self._offset += missing + len(data)
         self._dropped += missing

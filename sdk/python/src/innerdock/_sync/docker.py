@@ -36,15 +36,16 @@ class DockerResult(SyncResultLike):
         self.process = process
         """The docker command line in the sandbox."""
         self._on_exit = on_exit
+        process.stdout._waits = process.stderr._waits = True
 
     @property
     def stdout(self) -> OutputStream:
-        """Standard output: ``read()`` it, iterate over its lines, or use it as a string."""
+        """Standard output: ``read()`` all of it, iterate over its lines, or use it as a string."""
         return self.process.stdout
 
     @property
     def stderr(self) -> OutputStream:
-        """Standard error: ``read()`` it, iterate over its lines, or use it as a string."""
+        """Standard error: ``read()`` all of it, iterate over its lines, or use it as a string."""
         return self.process.stderr
 
     @property
@@ -559,7 +560,7 @@ class SandboxDockerManager:
 
 
 def _compose(file: str, verb: str) -> list[str]:
-    return ["compose", "--file", file, verb]
+    return ["compose", "--ansi", "never", "--file", file, verb]
 
 
 def _not_ready(limit: float, status: DockerStatus) -> str:

@@ -53,7 +53,7 @@ class Sandbox:
         Unique among your live sandboxes: lower-case letters, digits and dashes.
     block_network (bool):
         Nothing is reachable but the server's DNS and registry cache.
-    allow_list (list of str):
+    allow_private (list of str):
         CIDRs that are reachable although they are private. The public internet
         is reachable unless block_network=True.
     docker_profile (str):
@@ -80,7 +80,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         name: str | None = None,
         block_network: bool = False,
-        allow_list: Iterable[str] | None = None,
+        allow_private: Iterable[str] | None = None,
         docker_profile: str = "full",
         daemon_timeout: float = 30.0,
         client: Client | None = None,
@@ -88,6 +88,8 @@ class Sandbox:
         **unsupported: Any,
     ) -> None:
         _spec.refuse(unsupported)
+        if block_network and allow_private:
+            raise InvalidRequestError("block_network=True blocks what allow_private= would open")
         self.image = _image_of(image)
         self.docker_enabled = docker_enabled
         self.daemon_timeout = daemon_timeout
@@ -109,7 +111,7 @@ class Sandbox:
             else None,
             network=_body(
                 block=block_network or None,
-                allow=_spec.strings("allow_list", allow_list or ()),
+                allow=_spec.strings("allow_private", allow_private or ()),
             ),
         )
 

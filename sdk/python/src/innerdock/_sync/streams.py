@@ -47,14 +47,16 @@ class ProcessState:
 class OutputStream(SyncStringLike):
     """Standard output or standard error of a process.
 
-    ``read()`` returns what is there now and consumes it; iteration yields lines
-    until the process ends. The server keeps the last 8 MiB of a stream: a reader
-    that comes too late finds ``[innerdock: N bytes dropped]`` in the text.
+    ``read()`` returns what is there now and consumes it (of a docker command:
+    waits for its end first); iteration yields lines as they come, to the end. The
+    server keeps the last 8 MiB of a stream: a reader that comes too late finds
+    ``[innerdock: N bytes dropped]`` in the text.
     """
 
     def __init__(self, process: ProcessState, name: str) -> None:
         self._process = process
         self._name = name
+        self._waits = False
         self._offset = 0
         self._dropped = 0
         self._decoder = Decoder()
@@ -67,7 +69,7 @@ class OutputStream(SyncStringLike):
 
     def read(self) -> str:
         """Returns the text that is there now, and consumes it."""
-        exited = self._process.exited
+        exited = self._process.exited or self._waits
         missing, data = self._consume()
         text = self._decoder.dropped(missing) if missing else ""
         return text + self._decoder.feed(data, final=exited)
@@ -96,6 +98,8 @@ class OutputStream(SyncStringLike):
             yield line
 
     def _consume(self) -> tuple[int, bytes]:
+        if self._waits:
+            self._process.join()
         missing, data = self._fetch(self._offset)
         self._offset += missing + len(data)
         self._dropped += missing
