@@ -29,7 +29,7 @@ const (
 // Config says where the agent finds things.
 type Config struct {
 	Socket  string // to dial
-	Root    string // before /workspace, /etc, …: "" for PID 1, a directory for tests
+	Root    string // before /workspace, /etc, …: "" but for tests, which have no kernel of their own
 	Init    bool   // be PID 1: make the directories, reap orphans, end all processes
 	Version string
 	Log     *slog.Logger
@@ -50,13 +50,10 @@ type Agent struct {
 // New returns an agent; Run makes it live.
 func New(cfg Config) *Agent {
 	workspace := filepath.Join(cfg.Root, innerdock.WorkspaceDir)
-	if cfg.Root == "" {
-		workspace = innerdock.WorkspaceDir
-	}
 	a := &Agent{cfg: cfg, reaper: &child.Reaper{Orphans: cfg.Init}}
 	a.processes = process.NewTable(a.reaper, workspace)
 	a.processes.SetEnv(environment(nil, ""))
-	a.docker = docker.New(docker.Config{Reaper: a.reaper, Environ: a.processes.Environ, Log: cfg.Log})
+	a.docker = docker.New(docker.Config{Reaper: a.reaper, Environ: a.processes.Environ, Log: cfg.Log, Root: cfg.Root})
 
 	mux := http.NewServeMux()
 	a.processes.Register(mux)
@@ -74,7 +71,7 @@ func New(cfg Config) *Agent {
 // Run serves until ctx ends, then stops dockerd and every process.
 func (a *Agent) Run(ctx context.Context) error {
 	if a.cfg.Init {
-		if err := makeDirs(); err != nil {
+		if err := makeDirs(a.cfg.Root); err != nil {
 			return err
 		}
 	}
