@@ -67,20 +67,12 @@ func (s *Store) image(ctx context.Context, p plan, base resolution, say reporter
 		r.Image.Cached = true
 		return r, err
 	}
-	release, err := s.use()
-	if err != nil {
-		return record{}, err
-	}
-	defer release()
-	if err := s.checkRoom(); err != nil {
-		return record{}, err
-	}
 	b := build{store: s, plan: p, id: id, base: base, say: say}
 	start := time.Now()
-	r, err := b.run(ctx)
+	r, err := b.guarded(ctx)
 	if err != nil {
 		s.log.Info("image build failed", "image", id, "base", base.Ref, "seconds", time.Since(start).Seconds(), "err", err)
-		return record{}, err
+		return record{}, b.clean(ctx, err)
 	}
 	s.log.Info("image built", "image", id, "base", base.Ref, "source", base.Source, "bytes", r.Image.Size, "seconds", time.Since(start).Seconds())
 	say.progress("image", "The image is ready: %s in %.1f s", megabytes(r.Image.Size), time.Since(start).Seconds())
@@ -107,6 +99,31 @@ type build struct {
 	base  resolution
 	say   reporter
 	ws    *workspace
+}
+
+// guarded keeps others from sweeping the layers of the build.
+func (b *build) guarded(ctx context.Context) (record, error) {
+	release, err := b.store.use()
+	if err != nil {
+		return record{}, err
+	}
+	defer release()
+	if err := b.store.checkRoom(); err != nil {
+		return record{}, err
+	}
+	return b.run(ctx)
+}
+
+// clean removes the layers of a build that failed for good. What was pulled
+// stays when trying again may help.
+func (b *build) clean(ctx context.Context, failed error) error {
+	if ctx.Err() != nil || innerdock.CodeOf(failed) == innerdock.CodeUnavailable {
+		return failed
+	}
+	if err := b.store.sweepBlobs(ctx); err != nil {
+		b.store.log.Warn("the layers of a failed build are left", "image", b.id, "err", err)
+	}
+	return failed
 }
 
 func (b *build) run(ctx context.Context) (r record, err error) {

@@ -97,6 +97,7 @@ func (s *Store) remoteOptions(ctx context.Context) []remote.Option {
 		remote.WithAuthFromKeychain(s.keychain),
 		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}),
 		remote.WithUserAgent("innerdock"),
+		remote.WithRetryBackoff(remote.Backoff{Duration: 300 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 3}),
 	}
 }
 
@@ -151,7 +152,7 @@ func remoteError(ctx context.Context, ref name.Reference, err error) error {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return innerdock.Errorf(innerdock.CodeUnauthorized, "the registry %s refuses %s: it does not exist, or it is private; check the name, or run `docker login %s` as the server's user", ref.Context().RegistryStr(), ref.Name(), ref.Context().RegistryStr())
 	case http.StatusTooManyRequests:
-		return innerdock.Errorf(innerdock.CodeUnavailable, "the registry %s has had too many requests from here; try again later, or log in with `docker login`", ref.Context().RegistryStr())
+		return innerdock.Errorf(innerdock.CodeUnavailable, "the registry %s does not give %s: it has had too many requests from here; try again later, or log in with `docker login`", ref.Context().RegistryStr(), ref.Name())
 	}
 	return innerdock.Errorf(innerdock.CodeUnavailable, "the registry %s answered %s with status %d; try again", ref.Context().RegistryStr(), ref.Name(), answer.StatusCode)
 }
