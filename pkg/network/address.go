@@ -16,6 +16,7 @@ var DefaultPool = netip.MustParsePrefix("10.213.0.0/16")
 const (
 	linkPrefix  = "idk"
 	netnsPrefix = "innerdock-"
+	tablePrefix = "innerdock_"
 	netnsDir    = "/run/netns"
 	guestLink   = "eth0"
 	slotBits    = 30 // one /30 per sandbox

@@ -46,7 +46,7 @@ func (n *Network) Attach(ctx context.Context, id string, index int, p Policy) (E
 	if err := n.reserve(e); err != nil {
 		return Endpoint{}, err
 	}
-	endpoint, err := n.build(e, index)
+	endpoint, err := n.build(ctx, e, index)
 	if err != nil {
 		return Endpoint{}, innerdock.Internal(errors.Join(err, n.remove(id)), "attaching "+id+" to the network")
 	}
@@ -54,7 +54,7 @@ func (n *Network) Attach(ctx context.Context, id string, index int, p Policy) (E
 }
 
 // build makes what Attach promises; the caller removes what an error leaves.
-func (n *Network) build(e entry, index int) (Endpoint, error) {
+func (n *Network) build(ctx context.Context, e entry, index int) (Endpoint, error) {
 	ns, err := makeNamespace(netnsPath(e.id), n.home)
 	if err != nil {
 		return Endpoint{}, err
@@ -64,11 +64,18 @@ func (n *Network) build(e entry, index int) (Endpoint, error) {
 		return Endpoint{}, err
 	}
 	gateway, mtu := n.pool.gateway(index), uplinkMTU(n.handle)
-	if err := n.makeVeth(ns, e, gateway, mtu); err != nil {
+	link, err := n.makeVeth(ns, e, gateway, mtu)
+	if err != nil {
 		return Endpoint{}, err
 	}
 	if err := ns.address(e.address, gateway); err != nil {
 		return Endpoint{}, fmt.Errorf("configuring %s: %w", guestLink, err)
+	}
+	if err := n.handle.LinkSetUp(link); err != nil {
+		return Endpoint{}, fmt.Errorf("setting %s up: %w", link.Name, err)
+	}
+	if err := ns.await(ctx); err != nil {
+		return Endpoint{}, fmt.Errorf("waiting for %s to come up: %w", guestLink, err)
 	}
 	return n.endpoint(e.id, index, mtu), nil
 }
@@ -222,23 +229,22 @@ func (n *Network) forgetFlows(addr netip.Addr) error {
 	return nil
 }
 
-// makeVeth joins the namespace to the host. The host's end gets its address and
-// comes up last.
-func (n *Network) makeVeth(ns *namespace, e entry, gateway netip.Addr, mtu int) error {
+// makeVeth joins the namespace to the host, whose end is not up yet.
+func (n *Network) makeVeth(ns *namespace, e entry, gateway netip.Addr, mtu int) (*netlink.Veth, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.HardwareAddr = hostLink(e.id), mtu, macOf(gateway)
 	link := &netlink.Veth{LinkAttrs: attrs, PeerName: guestLink, PeerHardwareAddr: macOf(e.address),
 		PeerMTU: uint32(mtu), PeerNamespace: netlink.NsFd(int(ns.fd))}
 	if err := n.handle.LinkAdd(link); err != nil {
-		return fmt.Errorf("making the veth pair %s: %w", attrs.Name, err)
+		return nil, fmt.Errorf("making the veth pair %s: %w", attrs.Name, err)
 	}
 	if err := disableIPv6(attrs.Name); err != nil {
-		return err
+		return nil, err
 	}
 	if err := n.handle.AddrAdd(link, &netlink.Addr{IPNet: ipNet(gateway, slotBits)}); err != nil {
-		return fmt.Errorf("giving %s the address %v: %w", attrs.Name, gateway, err)
+		return nil, fmt.Errorf("giving %s the address %v: %w", attrs.Name, gateway, err)
 	}
-	return n.handle.LinkSetUp(link)
+	return link, nil
 }
 
 func (n *Network) endpoint(id string, index, mtu int) Endpoint {

@@ -26,8 +26,9 @@
 //	nat      masquerade of the pool towards everything else
 //
 // The kernel holds the state: Open reads the sets that an earlier server left
-// and replaces the table in one transaction, so a live sandbox is never without
-// its rules.
+// and replaces the table while a second one stands by, so a live sandbox is never
+// without its rules. What other programs of the host take away, such as a flush
+// of the whole ruleset, is noticed and written again.
 //
 // # Names
 //

@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"sync"
@@ -35,13 +36,18 @@ func newFirewall(cfg Config, p pool) *firewall {
 }
 
 func (f *firewall) table() *nftables.Table {
-	return &nftables.Table{Family: nftables.TableFamilyINet, Name: "innerdock_" + f.cfg.Prefix}
+	return &nftables.Table{Family: nftables.TableFamilyINet, Name: tablePrefix + f.cfg.Prefix}
+}
+
+// standby is the table of replace.
+func (f *firewall) standby() *nftables.Table {
+	return &nftables.Table{Family: nftables.TableFamilyINet, Name: tablePrefix + f.cfg.Prefix + "_standby"}
 }
 
 // sets are the table's sets. Those above the line are the server's, those below
 // hold a sandbox's elements.
 type sets struct {
-	deny, allow, allowHosts, flows *nftables.Set
+	allow, allowHosts, flows *nftables.Set
 
 	sandboxes, open, allowed, hosts *nftables.Set
 }
@@ -50,7 +56,6 @@ func (f *firewall) sets(t *nftables.Table) sets {
 	addr := nftables.TypeIPAddr
 	pair := nftables.MustConcatSetType(addr, addr)
 	return sets{
-		deny:       &nftables.Set{Table: t, ID: 1, Name: "deny", KeyType: addr, Interval: true},
 		allow:      &nftables.Set{Table: t, ID: 2, Name: "allow", KeyType: addr, Interval: true},
 		allowHosts: &nftables.Set{Table: t, ID: 3, Name: "allow_hosts", KeyType: addr},
 		flows:      &nftables.Set{Table: t, ID: 4, Name: "flows", KeyType: addr, Dynamic: true, Size: 1 << 16},
@@ -62,28 +67,56 @@ func (f *firewall) sets(t *nftables.Table) sets {
 	}
 }
 
-// elements calls each with every set that holds something of e.
-func (s sets) elements(e entry, each func(*nftables.Set, []nftables.SetElement) error) error {
+// elements are what the sets hold of e.
+func (s sets) elements(e entry) iter.Seq2[*nftables.Set, nftables.SetElement] {
 	source := e.address.AsSlice()
-	content := []struct {
-		set  *nftables.Set
-		elem []nftables.SetElement
-	}{{s.sandboxes, []nftables.SetElement{{Key: identity(hostLink(e.id), macOf(e.address), e.address)}}}, {s.open, nil}, {s.allowed, nil}, {s.hosts, nil}}
-	if !e.block {
-		content[1].elem = []nftables.SetElement{{Key: source}}
+	return func(yield func(*nftables.Set, nftables.SetElement) bool) {
+		if !yield(s.sandboxes, nftables.SetElement{Key: identity(hostLink(e.id), macOf(e.address), e.address)}) {
+			return
+		}
+		if !e.block && !yield(s.open, nftables.SetElement{Key: source}) {
+			return
+		}
+		for _, n := range e.nets {
+			from, to := slices.Concat(source, n.from.AsSlice()), slices.Concat(source, n.to.AsSlice())
+			if !yield(s.allowed, nftables.SetElement{Key: from, KeyEnd: to}) {
+				return
+			}
+		}
+		for _, h := range e.hosts {
+			if !yield(s.hosts, nftables.SetElement{Key: slices.Concat(source, h.AsSlice())}) {
+				return
+			}
+		}
 	}
-	for _, n := range e.nets {
-		content[2].elem = append(content[2].elem, nftables.SetElement{
-			Key: slices.Concat(source, n.from.AsSlice()), KeyEnd: slices.Concat(source, n.to.AsSlice())})
+}
+
+// add writes the elements of e into the transaction.
+func (s sets) add(conn *nftables.Conn, e entry) error {
+	for set, el := range s.elements(e) {
+		if err := conn.SetAddElements(set, []nftables.SetElement{el}); err != nil {
+			return err
+		}
 	}
-	for _, h := range e.hosts {
-		content[3].elem = append(content[3].elem, nftables.SetElement{Key: slices.Concat(source, h.AsSlice())})
+	return nil
+}
+
+// remove takes the elements of e that are not those of keep as well.
+func (s sets) remove(conn *nftables.Conn, e entry, keep *entry) error {
+	kept := map[string]bool{}
+	name := func(set *nftables.Set, el nftables.SetElement) string {
+		return set.Name + " " + string(el.Key) + string(el.KeyEnd)
 	}
-	for _, c := range content {
-		if len(c.elem) == 0 {
+	if keep != nil {
+		for set, el := range s.elements(*keep) {
+			kept[name(set, el)] = true
+		}
+	}
+	for set, el := range s.elements(e) {
+		if kept[name(set, el)] {
 			continue
 		}
-		if err := each(c.set, c.elem); err != nil {
+		if err := conn.SetDeleteElements(set, []nftables.SetElement{el}); err != nil {
 			return err
 		}
 	}
@@ -113,11 +146,11 @@ func (f *firewall) put(e entry) error {
 	f.entries[e.address] = e
 	err := f.change(func(conn *nftables.Conn, s sets) error {
 		if had {
-			if err := s.elements(old, conn.SetDeleteElements); err != nil {
+			if err := s.remove(conn, old, &e); err != nil {
 				return err
 			}
 		}
-		return s.elements(e, conn.SetAddElements)
+		return s.add(conn, e)
 	})
 	if err != nil && f.replace() != nil {
 		delete(f.entries, e.address)
@@ -138,7 +171,7 @@ func (f *firewall) remove(address netip.Addr) error {
 		return nil
 	}
 	delete(f.entries, address)
-	err := f.change(func(conn *nftables.Conn, s sets) error { return s.elements(e, conn.SetDeleteElements) })
+	err := f.change(func(conn *nftables.Conn, s sets) error { return s.remove(conn, e, nil) })
 	if err != nil && f.replace() != nil {
 		f.entries[address] = e
 		return fmt.Errorf("removing the rules of %s: %w", e.id, err)
@@ -165,27 +198,39 @@ func (f *firewall) reset() error {
 }
 
 // replace writes the whole table from the entries, in place of the one that is
-// there, in one transaction.
+// there. That is one transaction, and yet not seamless: a packet that is between
+// two hooks while it commits may meet the old table emptied and not yet the new
+// one. So a second table with the same rules stands by until it is done.
 func (f *firewall) replace() error {
+	t, standby := f.table(), f.standby()
+	if len(f.entries) > 0 {
+		if err := f.write(standby); err != nil {
+			return err
+		}
+	}
+	return errors.Join(f.write(t), deleteTable(standby))
+}
+
+// write makes t anew in one transaction.
+func (f *firewall) write(t *nftables.Table) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
 	}
-	t := f.table()
 	conn.AddTable(t) // so that there is one to delete
 	conn.DelTable(t)
 	conn.AddTable(t)
 	s := f.sets(t)
-	for set, elements := range map[*nftables.Set][]nftables.SetElement{
-		s.deny: intervals(spans(denied)), s.allow: intervals(spans(f.cfg.Allow)), s.allowHosts: addresses(single(f.cfg.Allow)),
-		s.flows: nil, s.sandboxes: nil, s.open: nil, s.allowed: nil, s.hosts: nil,
-	} {
-		if err := conn.AddSet(set, elements); err != nil {
+	static := map[*nftables.Set][]nftables.SetElement{
+		s.allow: intervals(spans(f.cfg.Allow)), s.allowHosts: addresses(single(f.cfg.Allow)),
+	}
+	for _, set := range []*nftables.Set{s.allow, s.allowHosts, s.flows, s.sandboxes, s.open, s.allowed, s.hosts} {
+		if err := conn.AddSet(set, static[set]); err != nil {
 			return err
 		}
 	}
 	for _, e := range f.entries {
-		if err := s.elements(e, conn.SetAddElements); err != nil {
+		if err := s.add(conn, e); err != nil {
 			return err
 		}
 	}
@@ -228,10 +273,19 @@ func (f *firewall) addChains(conn *nftables.Conn, t *nftables.Table, s sets) {
 }
 
 // chains is the policy. A verdict of accept ends one hook only; the packet still
-// meets the later ones.
+// meets the later ones. No packet passes because a set does not have an element:
+// while a transaction commits, lookups may miss what is being replaced.
 func (f *firewall) chains(s sets) []chain {
 	filter := nftables.ChainTypeFilter
 	service := netip.PrefixFrom(f.pool.service(), 32)
+	outbound := []rule{
+		when(ipv4(), sourceNotIn(s.open), drop()),
+		when(ipv4(), destIn(s.allow), accept()),
+		when(ipv4(), pairIn(s.allowed), accept()),
+	}
+	for _, p := range denied {
+		outbound = append(outbound, when(ipv4(), within(expr.CmpOpEq, dstAddr, p), drop()))
+	}
 	gateway := func(proto byte, p uint16) rule {
 		return when(ipv4(), within(expr.CmpOpEq, dstAddr, service), protocol(proto), port(p), accept())
 	}
@@ -267,6 +321,7 @@ func (f *firewall) chains(s sets) []chain {
 		}},
 		{"forward", nftables.ChainHookForward, nftables.ChainPriorityFilter, filter, []rule{
 			when(to(f.lead), goTo("inbound")),
+			when(ipv4(), within(expr.CmpOpEq, dstAddr, f.pool.Prefix), drop()), // nobody has it
 			when(from(f.lead), goTo("outbound")),
 		}},
 		{"inbound", nil, nil, "", []rule{
@@ -274,14 +329,7 @@ func (f *firewall) chains(s sets) []chain {
 			when(reply(), accept()),
 			drop(),
 		}},
-		{"outbound", nil, nil, "", []rule{
-			when(ipv4(), sourceNotIn(s.open), drop()),
-			when(ipv4(), within(expr.CmpOpEq, dstAddr, f.pool.Prefix), drop()),
-			when(ipv4(), destIn(s.allow), accept()),
-			when(ipv4(), pairIn(s.allowed), accept()),
-			when(ipv4(), destIn(s.deny), drop()),
-			accept(),
-		}},
+		{"outbound", nil, nil, "", append(outbound, accept())},
 		{"nat", nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, nftables.ChainTypeNAT, []rule{
 			when(ipv4(), within(expr.CmpOpEq, srcAddr, f.pool.Prefix), within(expr.CmpOpNeq, dstAddr, f.pool.Prefix), rule{&expr.Masq{}}),
 		}},
@@ -380,13 +428,17 @@ func (f *firewall) list() []entry {
 	return out
 }
 
-// delete removes the table. Idempotent.
+// delete removes the tables. Idempotent.
 func (f *firewall) delete() error {
+	return errors.Join(deleteTable(f.table()), deleteTable(f.standby()))
+}
+
+func deleteTable(t *nftables.Table) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
 	}
-	conn.AddTable(f.table())
-	conn.DelTable(f.table())
+	conn.AddTable(t)
+	conn.DelTable(t)
 	return conn.Flush()
 }

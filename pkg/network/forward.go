@@ -75,7 +75,7 @@ func closedNative(lead string) ([]forwardChain, error) {
 	for _, c := range all {
 		ip := c.Table.Family == nftables.TableFamilyIPv4 || c.Table.Family == nftables.TableFamilyINet
 		if !ip || c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookForward || c.Type != nftables.ChainTypeFilter ||
-			strings.HasPrefix(c.Table.Name, "innerdock_") {
+			strings.HasPrefix(c.Table.Name, tablePrefix) {
 			continue
 		}
 		rules, err := conn.GetRules(c.Table, c)

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,11 +9,15 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
+
+// linkTime is how long an interface may take to come up.
+const linkTime = 5 * time.Second
 
 // namespace is a network namespace that has just been made: its descriptor, and
 // a netlink socket inside it.
@@ -102,6 +107,27 @@ func (ns *namespace) address(guest, gateway netip.Addr) error {
 		return err
 	}
 	return ns.handle.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: net.IP(gateway.AsSlice())})
+}
+
+// await returns when the sandbox's interface carries packets. The end of a veth
+// pair that came up first, without its peer, starts to do so a little later,
+// when the kernel's link watch gets to it; until then it drops what it is given.
+func (ns *namespace) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, linkTime)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		link, err := ns.handle.LinkByName(guestLink)
+		if err != nil || link.Attrs().OperState == netlink.OperUp {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // removeNamespace takes the name away, and with it the namespace unless

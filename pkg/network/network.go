@@ -68,9 +68,10 @@ func Open(ctx context.Context, cfg Config) (_ *Network, err error) {
 	}
 	n := &Network{cfg: cfg, pool: p, log: cfg.Log, firewall: newFirewall(cfg, p),
 		home: netns.None(), byAddr: map[netip.Addr]entry{}, busy: map[string]bool{}}
+	n.undoForward = func() error { return closeForward(context.WithoutCancel(ctx), n.firewall.lead) }
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, n.stop())
+			err = errors.Join(err, n.Close())
 		}
 	}()
 	if n.home, err = netns.Get(); err != nil {
@@ -147,7 +148,6 @@ func (n *Network) claim(ctx context.Context) error {
 		n.log.Info("enabled IP forwarding (net.ipv4.ip_forward=1)")
 	}
 	n.openForward(closedForwards(ctx, n.firewall.lead))
-	n.undoForward = func() error { return closeForward(context.WithoutCancel(ctx), n.firewall.lead) }
 	return nil
 }
 
@@ -271,19 +271,22 @@ func (n *Network) ids() ([]string, error) {
 	return ids, nil
 }
 
-// Close stops the DNS forwarder. The rules and the service interface go only
+// Close stops the DNS forwarder; nothing may be called after it. The rules and the service interface go only
 // when no sandbox is attached: those that live on need them.
 func (n *Network) Close() error {
-	err := n.stopServices()
-	ids, listErr := n.ids()
-	if listErr == nil && len(ids) == 0 {
-		err = errors.Join(err, n.undoForward(),
-			deleteLink(n.handle, n.firewall.lead), n.firewall.delete())
+	if !n.home.IsOpen() {
+		return nil // closed already, or never opened
 	}
-	return errors.Join(err, listErr, n.stop())
+	err := n.stop()
+	if n.handle != nil {
+		err = errors.Join(err, n.unclaim())
+		n.handle.Close()
+	}
+	return errors.Join(err, n.home.Close())
 }
 
-func (n *Network) stopServices() error {
+// stop ends what runs in this process.
+func (n *Network) stop() error {
 	var err error
 	if n.dns != nil {
 		err = n.dns.Close()
@@ -296,15 +299,11 @@ func (n *Network) stopServices() error {
 	return err
 }
 
-// stop gives back what the process holds.
-func (n *Network) stop() error {
-	err := n.stopServices()
-	if n.handle != nil {
-		n.handle.Close()
-		n.handle = nil
+// unclaim is the undo of claim, while no sandbox is attached.
+func (n *Network) unclaim() error {
+	ids, err := n.ids()
+	if err != nil || len(ids) > 0 {
+		return err
 	}
-	if n.home.IsOpen() {
-		err = errors.Join(err, n.home.Close())
-	}
-	return err
+	return errors.Join(n.undoForward(), deleteLink(n.handle, n.firewall.lead), n.firewall.delete())
 }

@@ -80,7 +80,13 @@ func single(prefixes []netip.Prefix) []netip.Addr {
 	return out
 }
 
+// maxAllow is the number of networks that one policy may open.
+const maxAllow = 256
+
 func checkAllow(prefixes []netip.Prefix) error {
+	if len(prefixes) > maxAllow {
+		return innerdock.Errorf(innerdock.CodeInvalid, "%d networks are allowed, and %d is the limit; join them to larger ones", len(prefixes), maxAllow)
+	}
 	for _, p := range prefixes {
 		switch {
 		case !p.IsValid():

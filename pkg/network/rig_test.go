@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -406,6 +407,9 @@ func open(t testing.TB, cfg Config) *Network {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if !n.home.IsOpen() {
+			return // by the test
+		}
 		detachAll(t, n)
 		if err := n.Close(); err != nil {
 			t.Error(err)
@@ -512,8 +516,16 @@ func ping(path, address string, wait time.Duration) error {
 		if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
 			return err
 		}
-		_, err = c.Read(make([]byte, 64))
-		return err
+		for b := make([]byte, 64); ; {
+			n, err := c.Read(b)
+			if err != nil {
+				return err
+			}
+			const header, echoReply = 20, 0 // a raw socket hears others' requests too
+			if n > header && b[header] == echoReply && net.IP(b[12:16]).String() == address {
+				return nil
+			}
+		}
 	})
 }
 
@@ -523,6 +535,7 @@ func at(addr string, port int) string { return net.JoinHostPort(addr, fmt.Sprint
 // and ICMP at once, so that the waiting is done once.
 func closed(t *testing.T, path string, addrs ...string) {
 	t.Helper()
+	mark := fmt.Sprintf("c%07d", marks.Add(1))
 	var wg sync.WaitGroup
 	for _, a := range addrs {
 		for what, try := range map[string]func() error{
@@ -535,12 +548,17 @@ func closed(t *testing.T, path string, addrs ...string) {
 				}
 			})
 		}
-		if err := send(path, at(a, 9999), "datagram"); err != nil && !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.ENETUNREACH) {
+		if err := send(path, at(a, 9999), mark); err != nil && !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.ENETUNREACH) {
 			t.Errorf("sending to %s: %v", a, err)
 		}
 	}
 	wg.Wait()
+	if got := world.sniff.mark(mark); got != 0 {
+		t.Errorf("%d datagrams got through to %v", got, addrs)
+	}
 }
+
+var marks atomic.Int64
 
 // unseen checks that no packet at all arrived at addresses of the internet.
 func unseen(t *testing.T, before map[string]int, addrs ...string) {
@@ -604,7 +622,7 @@ func census(t testing.TB) []string {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], netnsDir) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], netnsPath("abcd")) {
 			out = append(out, "mount "+f[4])
 		}
 	}

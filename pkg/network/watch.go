@@ -60,18 +60,26 @@ func (w *watcher) receive(events chan<- struct{}, log *slog.Logger) {
 	}
 }
 
+// debounce calls changed at the first event, and once more when the events have
+// settled.
 func debounce(ctx context.Context, events <-chan struct{}, changed func(context.Context)) {
 	quiet := time.NewTimer(settle)
 	quiet.Stop()
 	defer quiet.Stop()
+	waiting := false
 	for {
 		select {
 		case _, ok := <-events:
 			if !ok {
 				return
 			}
+			if !waiting {
+				changed(ctx)
+			}
+			waiting = true
 			quiet.Reset(settle)
 		case <-quiet.C:
+			waiting = false
 			changed(ctx)
 		case <-ctx.Done():
 			return

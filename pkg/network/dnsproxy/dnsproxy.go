@@ -201,7 +201,13 @@ func exchange(ctx context.Context, c *dns.Client, query *dns.Msg, server string,
 	defer cancel()
 	q := query.Copy()
 	q.Id = dns.Id() // not the client's choice
-	answer, _, err := c.ExchangeContext(ctx, q, server)
+	conn, err := c.DialContext(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // the exchange itself heeds deadlines alone
+	answer, _, err := c.ExchangeWithConnContext(ctx, q, conn)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", server, err)
 	}
