@@ -33,11 +33,14 @@ start_server() {
 		--socket "$server/innerdock.sock" --pool "$pool" </dev/null >"$server_log" 2>&1 &
 	pid=$!
 	echo "$pid" >"$server/pid"
+	listening "$pid" || die "the server ended; its log is $server_log:
+$(tail -n 20 "$server_log")"
+}
+
+# listening waits until the server listens; it fails if that ends.
+listening() {
 	until [ -S "$server/innerdock.sock" ]; do
-		if ! kill -0 "$pid" 2>/dev/null; then
-			tail -n 20 "$server_log" >&2
-			die "the server ended; its log is $server_log"
-		fi
+		kill -0 "$1" 2>/dev/null || return 1
 		sleep 0.1
 	done
 }
@@ -50,7 +53,9 @@ stop_server() {
 		(start_server) || warn "sandboxes of an earlier server are left in $server/data"
 	fi
 	if pid=$(server_pid); then
-		"$bin" rm --all >/dev/null || warn "not every sandbox was terminated"
+		if listening "$pid" && ! "$bin" rm --all >/dev/null; then
+			warn "not every sandbox was terminated"
+		fi
 		kill -TERM "$pid" 2>/dev/null || true
 		if ! gone "$pid" 60; then
 			warn "the server did not stop in a minute and is killed; its log is $server_log"
@@ -64,17 +69,18 @@ stop_server() {
 # gone PID SECONDS waits for the end of a process.
 gone() { timeout "$2" tail --pid="$1" -s 0.1 -f /dev/null; }
 
-# with_server DIR POOL starts a seeded server that ends with the script, however
-# that ends.
+# with_server DIR POOL IMAGE... starts a server that ends with the script, however
+# that ends, and seeds its registry cache.
 with_server() {
-	use_server "$@"
+	use_server "$1" "$2"
+	shift 2
 	trap clean_up EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
 	stop_server # an earlier one, if its script was killed
 	say "starting a server (log: $server_log)"
 	start_server
-	"$root/scripts/seed"
+	"$root/scripts/seed" "$@"
 }
 
 clean_up() {
