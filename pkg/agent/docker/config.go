@@ -108,6 +108,9 @@ func readConfig(path string) (daemonConfig, error) {
 	if err := json.Unmarshal(body, &config); err != nil {
 		return nil, fmt.Errorf("the image's /etc/docker/daemon.json is not valid JSON: %w", err)
 	}
+	if config == nil { // it was null
+		config = daemonConfig{}
+	}
 	return config, nil
 }
 

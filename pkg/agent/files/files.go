@@ -100,6 +100,9 @@ func (t Tree) Write(path string, mode *fs.FileMode, r io.Reader) (innerdock.File
 func follow(path string) (string, error) {
 	for range maxLinks {
 		dir, name := filepath.Split(path)
+		if dir = strings.TrimRight(dir, "/"); dir == "" {
+			dir = "/"
+		}
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return "", err
 		}
