@@ -52,17 +52,20 @@ func openBackend(ctx context.Context, cfg serverConfig) (_ *parts, err error) {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, innerdock.Internal(err, "making the data directory")
 	}
-	rt, err := runtime.NewRunsc(ctx, runtime.RunscConfig{
-		Path: cfg.Runsc, Root: filepath.Join(cfg.Data, "runsc"), Log: cfg.Log})
-	if err != nil {
-		return nil, err
-	}
 	lock, err := worker.Lock(cfg.Data)
 	if err != nil {
 		return nil, err
 	}
 	open.add(lock.Close)
+	rt, err := runtime.NewRunsc(ctx, runtime.RunscConfig{
+		Path: cfg.Runsc, Root: filepath.Join(cfg.Data, "runsc"), Log: cfg.Log})
+	if err != nil {
+		return nil, err
+	}
 	open.add(func() error { return rt.Close(context.WithoutCancel(ctx)) })
+	if err := rt.Claim(ctx); err != nil {
+		return nil, err
+	}
 	db, err := store.Open(ctx, filepath.Join(cfg.Data, "innerdock.db"))
 	if err != nil {
 		return nil, err

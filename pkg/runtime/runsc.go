@@ -140,6 +140,9 @@ func (r *Runsc) Delete(ctx context.Context, id string) error {
 	if err := removeCgroup(ctx, id); err != nil {
 		return innerdock.Internal(err, "removing the sandbox's cgroup")
 	}
+	if err := r.removeRemains(id); err != nil {
+		return innerdock.Internal(err, "removing what runsc keeps of the sandbox")
+	}
 	return nil
 }
 

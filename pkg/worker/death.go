@@ -3,9 +3,7 @@ package worker
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,24 +39,3 @@ func (d *deathWatch) wait() bool {
 }
 
 func (d *deathWatch) close() { _ = d.file.Close() }
-
-// oomKills reads how often the kernel has killed in a cgroup for want of
-// memory, on cgroup v1 and v2; 0 where it cannot be read.
-func oomKills(cgroup string) int {
-	for _, file := range []string{
-		filepath.Join("/sys/fs/cgroup/memory", cgroup, "memory.oom_control"),
-		filepath.Join("/sys/fs/cgroup", cgroup, "memory.events"),
-	} {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(content)) {
-			if count, found := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); found {
-				n, _ := strconv.Atoi(count)
-				return n
-			}
-		}
-	}
-	return 0
-}

@@ -85,14 +85,14 @@ func (s *sandbox) startDocker(timeout time.Duration, start wire.DockerStart) inn
 		seconds := time.Since(s.born).Seconds()
 		s.log.Info("docker daemon is ready and accepting commands", "retry_count", retries, "version", last.Version, "seconds", seconds)
 		return innerdock.DockerStatus{State: innerdock.DockerReady, Version: last.Version, Seconds: seconds}
-	case last.Error != "":
-		return s.dockerFailed(last)
 	case ctx.Err() != nil:
 		s.log.Warn("docker daemon started but may not be fully ready - check that Docker is installed in your image with .with_docker()",
 			"step", last.Step, "retry_count", retries)
 		return failed(innerdock.CodeDockerTimeout, fmt.Sprintf(
 			"Docker was not ready within %g s: %s. Give it longer (daemon_timeout), or more cpu and memory; `innerdock logs --docker %s` has its log",
 			timeout.Seconds(), missing[last.Step], s.id))
+	case last.Error != "":
+		return s.dockerFailed(last)
 	case err != nil:
 		s.log.Error("docker daemon could not be started", "error", err)
 		return failed(innerdock.CodeOf(err), "starting Docker failed: "+err.Error())

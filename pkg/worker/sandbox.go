@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/runtime"
 	"github.com/innerdock/innerdock/pkg/store"
 )
 
@@ -105,7 +106,7 @@ func (w *Worker) watch(s *sandbox, pid int) error {
 }
 
 func causeOfDeath(id string) string {
-	if oomKills(cgroupPath(id)) > 0 {
+	if runtime.OOMKilled(id) {
 		return "it ran out of memory and was killed; create it with more memory="
 	}
 	return "its first process ended, so all others did; `innerdock logs` may say more"

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"encoding/json"
 	"strings"
 	"syscall"
@@ -34,10 +35,17 @@ func TestInterruptedRunsLeaveNothing(t *testing.T) {
 	shared.image(t, python)
 	for i := range 4 {
 		cmd := shared.command(t.Context(), "run", "python3.11", "--", "sleep", "1000")
+		stderr, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		timer := time.NewTimer(testDelay(i * 6))
+		if line, err := bufio.NewReader(stderr).ReadString('\n'); err != nil || !strings.Contains(line, "sandbox") {
+			t.Fatalf("it begins with %q, %v", line, err)
+		}
+		timer := time.NewTimer(testDelay(i * 4))
 		<-timer.C
 		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 			t.Fatal(err)

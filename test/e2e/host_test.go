@@ -62,6 +62,9 @@ func waitEmpty(t *testing.T, s *server) {
 // takes them over with their processes, output and Docker.
 func TestSandboxesOutliveTheServer(t *testing.T) {
 	s := ownServer(t, "10.221.0.0/20")
+	if err := s.seed(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	sandbox := s.createWithDocker(t, innerdock.SandboxSpec{Name: "survivor"})
 	process, err := s.client.StartProcess(t.Context(), sandbox.ID, innerdock.ProcessSpec{
 		Args: []string{"sh", "-c", "echo before; read line; echo after $line"}, Stdin: true})

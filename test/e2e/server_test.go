@@ -41,6 +41,9 @@ func run(m *testing.M) int {
 	if shared, err = newServer("10.220.0.0/20"); err == nil {
 		err = shared.start(ctx)
 	}
+	if err == nil {
+		err = shared.seed(ctx)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -132,6 +135,11 @@ func (s *server) start(ctx context.Context) error {
 	})
 }
 
+// seed fills the registry cache where Docker Hub is out of reach.
+func (s *server) seed(ctx context.Context) error {
+	return s.client.SeedRegistry(ctx, innerdock.SeedSpec{IfOffline: true}, nil)
+}
+
 // signal sends sig to the server and waits until it has ended.
 func (s *server) signal(sig syscall.Signal) error {
 	if err := s.cmd.Process.Signal(sig); err != nil {
@@ -188,8 +196,12 @@ type errFinal struct{ error }
 func until(ctx context.Context, try func() error) error {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
+	var last error
 	for {
 		err := try()
+		if ctx.Err() == nil {
+			last = err
+		}
 		var final errFinal
 		if err == nil || errors.As(err, &final) {
 			return err
@@ -197,7 +209,7 @@ func until(ctx context.Context, try func() error) error {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%w; at last: %w", context.Cause(ctx), err)
+			return fmt.Errorf("%w; at last: %w", context.Cause(ctx), last)
 		}
 	}
 }

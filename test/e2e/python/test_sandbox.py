@@ -1,0 +1,221 @@
+"""Processes, files and life of real sandboxes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import Server
+from innerdock import Client, Image, ProcessTimeoutError, Sandbox, SandboxInstance, aio
+
+
+def test_exec(plain: SandboxInstance) -> None:
+    process = plain.process.exec("sh", "-c", "echo out; echo err >&2; exit 3")
+    assert process.wait() == 3
+    assert process.stdout.read() == "out\n"
+    assert process.stderr.read() == "err\n"
+    assert process.status() == (3, "exited")
+    assert process.cwd == "/workspace"
+    assert plain.process.get_process(process.pid).exit_code == 3
+    assert process.pid in plain.process.list_processes()
+
+
+def test_cwd_and_env(plain: SandboxInstance) -> None:
+    process = plain.process.exec("sh", "-c", "pwd; echo $A", cwd="/tmp", env={"A": "b c"})
+    assert process.stdout == "/tmp\nb c\n"
+
+
+def test_stdin(plain: SandboxInstance) -> None:
+    data = os.urandom(200_000)
+    process = plain.process.exec("sha256sum", stdin=data)
+    assert process.wait() == 0
+    cat = plain.process.exec("cat", stdin=True)
+    cat.stdin.write("one\n")
+    lines = iter(cat.stdout)
+    assert next(lines) == "one\n"
+    cat.stdin.write("two\n")
+    assert next(lines) == "two\n"
+    cat.stdin.close()
+    assert list(lines) == []
+    assert cat.wait() == 0
+    assert plain.process.exec("cat").wait() == 0, "without stdin it is empty"
+
+
+def test_lines_come_while_it_runs(plain: SandboxInstance) -> None:
+    process = plain.process.exec("sh", "-c", "echo now; sleep 60")
+    started = time.monotonic()
+    for line in process.stdout:
+        assert line == "now\n"
+        break
+    assert time.monotonic() - started < 10
+    assert process.poll() is None
+    with pytest.raises(ProcessTimeoutError):
+        process.wait(timeout=0.1)
+    process.kill()
+    assert process.wait() == 137
+    process.kill()
+
+
+def test_signal(plain: SandboxInstance) -> None:
+    process = plain.process.exec(
+        "sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+    )
+    next(iter(process.stdout))
+    process.kill("SIGTERM")
+    assert process.wait(timeout=10) == 9
+
+
+def test_run_code(plain: SandboxInstance) -> None:
+    result = plain.process.run_code("import sys; print(sys.version_info[:2]); sys.exit(4)")
+    assert (result.result, result.exit_code) == ("(3, 11)\n", 4)
+    assert plain.process.run_code("x = 1\n" * 30_000 + "print(x)").stdout == "1\n"
+
+
+def test_binary_output(plain: SandboxInstance) -> None:
+    data = bytes(range(256)) * 1000
+    plain.fs.write_bytes("binary", data)
+    process = plain.process.exec("cat", "binary")
+    process.wait()
+    assert process.stdout.read_bytes() == data
+    assert process.stdout.text() == data.decode("utf-8", "replace")
+
+
+def test_100_mb_of_output(plain: SandboxInstance) -> None:
+    size = 100 << 20
+    process = plain.process.exec("sh", "-c", f"yes 0123456 | head -c {size}")
+    assert process.wait(timeout=120) == 0
+    text = process.stdout.read()
+    assert text.startswith("\n[innerdock: ")
+    assert process.stdout.dropped + len(text.split("dropped]\n")[1]) == size
+    assert text.endswith("0123456\n")
+
+
+def test_100_mb_of_lines(plain: SandboxInstance) -> None:
+    size = 100 << 20
+    process = plain.process.exec("sh", "-c", f"yes 0123456 | head -c {size}")
+    read = marks = 0
+    for line in process.stdout:
+        if "innerdock" in line:
+            marks += 1
+        else:
+            read += len(line)
+    assert process.wait() == 0
+    assert read >= 7 << 20
+    # every marker comes after a newline of its own
+    assert read - marks + process.stdout.dropped == size
+
+
+def test_files(plain: SandboxInstance, tmp_path: Path) -> None:
+    fs = plain.fs
+    fs.write_text("d/täxt ?.txt", "grüße\n")
+    assert fs.read_text("/workspace/d/täxt ?.txt") == "grüße\n"
+    assert [file.name for file in fs.list_files("d")] == ["täxt ?.txt"]
+    info = fs.stat_file("d")
+    assert (info.is_dir, info.path) == (True, "/workspace/d")
+    fs.create_directory("d/e/f", mode=0o700)
+    assert fs.stat_file("d/e/f").permissions == 0o700
+    fs.delete_file("d/täxt ?.txt")
+    fs.delete_directory("d")
+    local = tmp_path / "up.sh"
+    local.write_bytes(b"#!/bin/sh\necho ran\n" + os.urandom(2 << 20))
+    local.chmod(0o755)
+    fs.upload_file(local, "up.sh")
+    assert fs.stat_file("up.sh").permissions == 0o755
+    fs.download_file("up.sh", tmp_path / "down.sh")
+    assert (tmp_path / "down.sh").read_bytes() == local.read_bytes()
+
+
+def test_environment_of_image_and_sandbox(client: Client) -> None:
+    image = Image().with_envs({"A": "image", "B": "image"})
+    with Sandbox(image=image, env={"B": "sandbox"}, client=client).create() as instance:
+        shown = instance.process.exec("sh", "-c", "echo $A $B $C", env={"C": "process"}).stdout
+        assert shown == "image sandbox process\n"
+
+
+def test_life(client: Client) -> None:
+    with Sandbox(name="py-life", client=client).create() as instance:
+        assert instance.status() == (-1, "running")
+        assert Sandbox.connect("py-life", client=client).id == instance.id
+        assert instance.id in [box.id for box in client.sandboxes()]
+        assert instance.logs()
+    assert instance.status() == (0, "terminated")
+    assert instance.wait(timeout=5) == 0
+    assert instance.id not in [box.id for box in client.sandboxes()]
+    assert instance.id in [box.id for box in client.sandboxes(all=True)]
+
+
+def test_wait_sees_the_end(client: Client) -> None:
+    instance = Sandbox(client=client).create()
+    timer = threading.Timer(0.3, instance.terminate)
+    timer.start()
+    assert instance.wait(timeout=30) == 0
+    timer.join()
+
+
+def test_threads(plain: SandboxInstance) -> None:
+    codes: dict[int, int] = {}
+
+    def run(number: int) -> None:
+        codes[number] = plain.process.exec("sh", "-c", f"exit {number}").wait()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == {number: number for number in range(20)}
+
+
+def test_aio(host: str, docker_image: Image) -> None:
+    async def main() -> None:
+        async with aio.Client(host) as client:
+            sandbox = aio.Sandbox(image=docker_image, docker_enabled=True, client=client)
+            async with await sandbox.create() as instance:
+                process = await instance.process.exec("sh", "-c", "echo a; echo b")
+                assert [line async for line in process.stdout] == ["a\n", "b\n"]
+                many = await asyncio.gather(
+                    *(instance.process.run_code(f"print({number})") for number in range(5))
+                )
+                assert [result.stdout for result in many] == [f"{n}\n" for n in range(5)]
+                result = await instance.docker.run("hello-world")
+                assert await result.success
+                assert "Hello from Docker!" in await result.stdout.text()
+
+    asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # httpcore's socket, until it is collected
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_server_that_is_killed(server: Server | None, client: Client) -> None:
+    if server is None:
+        pytest.skip("INNERDOCK_HOST names a server that is not ours to kill")
+    with Sandbox(client=client).create() as instance:
+        process = instance.process.exec(
+            "sh", "-c", "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done"
+        )
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if len(lines) == 2:
+                server.kill()
+                server.start()
+        assert lines == [f"{number}\n" for number in range(1, 7)]
+        assert process.wait() == 0
+        assert instance.status() == (-1, "running")
+
+
+def test_exec_round_trip(plain: SandboxInstance, record_property) -> None:
+    times = []
+    for _ in range(30):
+        started = time.perf_counter()
+        plain.process.exec("true").wait()
+        times.append(time.perf_counter() - started)
+    median = sorted(times)[len(times) // 2]
+    record_property("exec_median_ms", round(median * 1000, 1))
+    print(f"exec and wait: median {median * 1000:.1f} ms")
+    assert median < 1
