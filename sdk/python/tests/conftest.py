@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contract import Contract, Running
 
+from contract import Contract, Running
 from innerdock import Client, Image, Sandbox, SandboxInstance
 
 

@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from contract import Contract, Process
 
+from contract import Contract, Process
 from innerdock import DockerCommandError, ProcessTimeoutError, ServerNotRunningError
 from innerdock.aio import Client, Image, Sandbox
 

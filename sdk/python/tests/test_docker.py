@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract import Contract, Failure, Process
 
+from contract import Contract, Failure, Process
 from innerdock import (
     Client,
     DockerCommandError,

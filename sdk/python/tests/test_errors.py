@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from contract import Contract, Failure
 
 import innerdock
+from contract import Contract, Failure
 from innerdock import (
     AuthenticationError,
     Client,

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from contract import Contract
 
+from contract import Contract
 from innerdock import InvalidRequestError, NotFoundError, SandboxInstance
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import Contract
 
+from contract import Contract
 from innerdock import (
     BuildEvent,
     Client,

@@ -4,8 +4,8 @@ import threading
 import time
 
 import pytest
-from contract import Contract, Process
 
+from contract import Contract, Process
 from innerdock import (
     CommandNotFoundError,
     ConflictError,

@@ -4,8 +4,8 @@ import threading
 from typing import Any
 
 import pytest
-from contract import Contract, Running
 
+from contract import Contract, Running
 from innerdock import (
     BuiltImage,
     Client,

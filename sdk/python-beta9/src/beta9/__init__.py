@@ -1,7 +1,7 @@
 """The name beta9 for innerdock."""
 
 import innerdock
-from innerdock import *  # noqa: F403
+from innerdock import *
 from innerdock import aio
 
 __all__ = [*innerdock.__all__, "aio"]  # noqa: PLE0604

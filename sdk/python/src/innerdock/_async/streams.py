@@ -96,6 +96,9 @@ class OutputStream(AsyncStringLike):
         for line in lines.flush():
             yield line
 
+    def __repr__(self) -> str:
+        return f"OutputStream({self._name} of process {self._process.info.pid})"
+
     async def _consume(self) -> tuple[int, bytes]:
         if self._waits:
             await self._process.join()

@@ -97,6 +97,9 @@ class OutputStream(SyncStringLike):
         for line in lines.flush():
             yield line
 
+    def __repr__(self) -> str:
+        return f"OutputStream({self._name} of process {self._process.info.pid})"
+
     def _consume(self) -> tuple[int, bytes]:
         if self._waits:
             self._process.join()
