@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -186,9 +187,12 @@ func pause(ctx context.Context, d time.Duration) bool {
 func (d *downloads) attempt(ctx context.Context, one *download) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	header, offset := http.Header{}, one.received()
-	if offset > 0 {
-		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	header, offset, size := http.Header{}, one.received(), one.total()
+	if offset == size {
+		return nil // cut after the last byte
+	}
+	if offset > 0 && size >= 0 {
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, size-1))
 	}
 	response, err := d.cache.upstream.do(ctx, http.MethodGet, one.route.repository, "blobs/"+one.route.digest, header)
 	if err != nil {
@@ -197,6 +201,10 @@ func (d *downloads) attempt(ctx context.Context, one *download) error {
 	defer func() { _ = response.Body.Close() }()
 	if offset == 0 && response.ContentLength > d.cache.max {
 		return errTooLarge
+	}
+	if response.StatusCode == http.StatusPartialContent &&
+		!strings.HasPrefix(response.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset)) {
+		return errors.New("upstream sent another range than was asked for")
 	}
 	stall := time.AfterFunc(stallTimeout, cancel)
 	defer stall.Stop()
@@ -271,6 +279,12 @@ func (one *download) received() int64 {
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	return one.written
+}
+
+func (one *download) total() int64 {
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	return one.size
 }
 
 // complete tells whether an end was the end.

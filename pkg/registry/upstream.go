@@ -72,8 +72,8 @@ func (u *upstream) host() string {
 func (u *upstream) close() { u.transport.CloseIdleConnections() }
 
 // do sends a request for a path in a repository. The answer has the status 200
-// or 206; any other is a *statusError, and no answer is errUnreachable. ctx
-// bounds the body too.
+// or 206; any other is a *statusError, and errUnreachable says that there was
+// none. ctx bounds the body too.
 func (u *upstream) do(ctx context.Context, method, repository, path string, header http.Header) (*http.Response, error) {
 	if u.away() {
 		return nil, errUnreachable
@@ -86,13 +86,23 @@ func (u *upstream) do(ctx context.Context, method, repository, path string, head
 	if errors.As(err, &answer) {
 		return nil, err
 	}
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return nil, err // our caller went away, which says nothing of upstream
+	if errors.Is(ctx.Err(), context.Canceled) || !noAnswer(err) {
+		return nil, err // our caller went away, or a connection was cut: that passes
 	}
 	u.mu.Lock()
 	u.retry = time.Now().Add(unreachableFor)
 	u.mu.Unlock()
 	return nil, fmt.Errorf("%w: %w", errUnreachable, err)
+}
+
+// noAnswer tells whether upstream could not be reached, or did not answer in time.
+func noAnswer(err error) bool {
+	var lookup *net.DNSError
+	var operation *net.OpError
+	var timeout net.Error
+	return errors.As(err, &lookup) ||
+		(errors.As(err, &operation) && operation.Op == "dial") ||
+		(errors.As(err, &timeout) && timeout.Timeout())
 }
 
 func (u *upstream) away() bool {
