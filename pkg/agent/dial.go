@@ -62,9 +62,7 @@ func (a *Agent) session(ctx context.Context) (served bool, err error) {
 	if err := handshake(conn, a.cfg.Version); err != nil {
 		return false, err
 	}
-	mux := yamux.DefaultConfig()
-	mux.LogOutput = io.Discard
-	session, err := yamux.Server(conn, mux)
+	session, err := yamux.Server(conn, wire.SessionConfig())
 	if err != nil {
 		return false, err
 	}

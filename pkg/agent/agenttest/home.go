@@ -64,9 +64,7 @@ func (h *Home) greet(conn net.Conn) error {
 	if err := json.NewEncoder(conn).Encode(wire.Welcome{Protocol: wire.Version}); err != nil {
 		return err
 	}
-	cfg := yamux.DefaultConfig()
-	cfg.LogOutput = io.Discard
-	session, err := yamux.Client(conn, cfg)
+	session, err := yamux.Client(conn, wire.SessionConfig())
 	if err != nil {
 		return err
 	}
