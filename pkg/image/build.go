@@ -108,6 +108,9 @@ func (b *build) guarded(ctx context.Context) (record, error) {
 		return record{}, err
 	}
 	defer release()
+	if _, err := b.store.sweepTmp(); err != nil { // other servers may have been killed since Open
+		return record{}, err
+	}
 	if err := b.store.checkRoom(); err != nil {
 		return record{}, err
 	}

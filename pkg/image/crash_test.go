@@ -126,6 +126,11 @@ func killedBuild(t *testing.T, h *hub, ref string, at int, after time.Duration) 
 		t.Fatal("the build ended by itself")
 	}
 	s := newStore(t, image.Config{Dir: dir, Transport: h})
+	// mkfs.erofs is killed with its parent, but may hold the lock a moment longer.
+	for deadline := time.Now().Add(5 * time.Second); len(list(t, dir, "tmp")) > 0 && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+		s = newStore(t, image.Config{Dir: dir, Transport: h})
+	}
 	wantNoWork(t, dir)
 	images, lerr := s.List(t.Context())
 	if lerr != nil {
