@@ -103,7 +103,7 @@ func TestCommandsThatCannotRun(t *testing.T) {
 		code innerdock.Code
 	}{
 		{innerdock.ProcessSpec{Args: []string{"no-such-command"}}, innerdock.CodeCommandNotFound},
-		{innerdock.ProcessSpec{Args: []string{"/etc/passwd"}}, innerdock.CodeCommandNotFound},
+		{innerdock.ProcessSpec{Args: []string{"/etc/passwd"}}, innerdock.CodeInvalid},
 		{innerdock.ProcessSpec{Args: []string{"true"}, Cwd: "/no/such/dir"}, innerdock.CodeInvalid},
 		{innerdock.ProcessSpec{}, innerdock.CodeInvalid},
 		{innerdock.ProcessSpec{Args: []string{"true"}, Env: map[string]string{"A=B": ""}}, innerdock.CodeInvalid},

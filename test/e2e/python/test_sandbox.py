@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -207,6 +208,7 @@ def test_a_server_that_is_killed(server: Server | None, client: Client) -> None:
         assert lines == [f"{number}\n" for number in range(1, 7)]
         assert process.wait() == 0
         assert instance.status() == (-1, "running")
+    gc.collect()
 
 
 def test_exec_round_trip(plain: SandboxInstance, record_property) -> None:
