@@ -184,7 +184,7 @@ func TestFailuresSayWhy(t *testing.T) {
 		{name: "crash when asked", dockerd: "crash when asked", limit: 10 * time.Second, step: wire.StepInfo, code: innerdock.CodeDockerFailed, says: "exit code 4", exit: 4},
 		{name: "containerd crash", containerd: "crash", limit: 10 * time.Second, step: wire.StepDaemon, code: innerdock.CodeDockerFailed, says: "containerd exited (exit code 3)", exit: 3},
 		{name: "no socket", dockerd: "no socket", limit: 300 * time.Millisecond, step: wire.StepSocket, code: innerdock.CodeDockerTimeout, says: "has not made its socket"},
-		{name: "no answer", dockerd: "never", limit: 1500 * time.Millisecond, step: wire.StepInfo, code: innerdock.CodeDockerTimeout, says: "asked 2 times"},
+		{name: "no answer", dockerd: "never", limit: 2500 * time.Millisecond, step: wire.StepInfo, code: innerdock.CodeDockerTimeout, says: "asked 2 times"},
 		{name: "no containerd socket", containerd: "no socket", limit: 300 * time.Millisecond, step: wire.StepDaemon, code: innerdock.CodeDockerTimeout, says: "containerd"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

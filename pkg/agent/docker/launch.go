@@ -26,7 +26,7 @@ import (
 const (
 	pollPause   = 10 * time.Millisecond // between looks at the socket
 	infoPause   = 25 * time.Millisecond // between questions
-	infoTimeout = time.Second           // of one question; then it is asked again
+	infoTimeout = 2 * time.Second       // of the first question; each next one has that much more
 	maxInfo     = 1 << 20
 )
 
@@ -180,7 +180,7 @@ func (s *Supervisor) awaitInfo(ctx context.Context, emit func(wire.DockerEvent))
 	})
 	for attempt := 1; ; attempt++ {
 		emit(wire.DockerEvent{Step: wire.StepInfo, Attempt: attempt})
-		version, err := info(ctx, client)
+		version, err := info(ctx, client, time.Duration(attempt)*infoTimeout)
 		if err == nil {
 			return version, nil
 		}
@@ -201,8 +201,8 @@ func (s *Supervisor) awaitInfo(ctx context.Context, emit func(wire.DockerEvent))
 var errCrash = errors.New("dockerd died")
 
 // info asks once and returns the version.
-func info(ctx context.Context, client *http.Client) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
+func info(ctx context.Context, client *http.Client, limit time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/info", nil)
 	if err != nil {
