@@ -130,6 +130,19 @@ func TestHostIsClosed(t *testing.T) {
 	}
 }
 
+// A port that the host publishes by DNAT, as Docker does, is still the host's.
+func TestPublishedPortsAreClosed(t *testing.T) {
+	n := open(t, Config{})
+	e := attach(t, n, 1, Policy{})
+	shell(t, `nft add table ip published && nft 'add chain ip published p { type nat hook prerouting priority dstnat; }' &&
+		nft add rule ip published p ip daddr `+hostAddr+` tcp dport 8088 dnat to `+at(publicIP, tcpPort))
+	defer shell(t, "nft delete table ip published")
+	must(t, reach(world.path, at(hostAddr, 8088), time.Second))
+	if err := reach(e.NetNS, at(hostAddr, 8088), quickTime); err == nil {
+		t.Error("a sandbox reached a published port of the host")
+	}
+}
+
 func TestServicesAreOpen(t *testing.T) {
 	n := open(t, Config{RegistryPort: 5001})
 	hits := hostServer(t, 5001)
