@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -113,9 +112,7 @@ func handshake(conn net.Conn) (*yamux.Session, error) {
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	config := yamux.DefaultConfig()
-	config.LogOutput = io.Discard
-	return yamux.Client(conn, config)
+	return yamux.Client(conn, wire.SessionConfig())
 }
 
 // dial opens a stream to the agent. While no agent is connected it waits for

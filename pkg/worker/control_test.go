@@ -46,9 +46,7 @@ func dialHome(t *testing.T, socket string, handler http.HandlerFunc) *yamux.Sess
 			t.Fatal(err)
 		}
 	}
-	config := yamux.DefaultConfig()
-	config.LogOutput = io.Discard
-	session, err := yamux.Server(conn, config)
+	session, err := yamux.Server(conn, wire.SessionConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
