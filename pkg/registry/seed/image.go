@@ -3,6 +3,7 @@ package seed
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"runtime"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/gzip"
 
 	"github.com/innerdock/innerdock"
 )
@@ -80,8 +82,9 @@ func newImage(config v1.Config, layers ...v1.Layer) (v1.Image, error) {
 	return img, nil
 }
 
-// filterTar copies a tar archive, without the entries that keep refuses.
-func filterTar(from, to string, keep func(*tar.Header) bool) error {
+// compressTar copies a tar archive, without the entries that keep refuses, and
+// compresses it.
+func compressTar(from, to string, keep func(*tar.Header) bool) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return err
@@ -92,11 +95,12 @@ func filterTar(from, to string, keep func(*tar.Header) bool) error {
 		return err
 	}
 	defer func() { _ = out.Close() }()
-	tr, tw := tar.NewReader(in), tar.NewWriter(out)
+	gz := gzip.NewWriter(out)
+	tr, tw := tar.NewReader(in), tar.NewWriter(gz)
 	for {
 		header, err := tr.Next()
 		if err == io.EOF {
-			return tw.Close()
+			return errors.Join(tw.Close(), gz.Close())
 		}
 		if err != nil {
 			return err

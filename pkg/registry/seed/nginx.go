@@ -49,11 +49,11 @@ func Nginx(ctx context.Context, cacheDir string, progress func(string)) (v1.Imag
 		if err := fromPackages(ctx, work, archive, nginxOptions...); err != nil {
 			return nil, err
 		}
-		filtered := filepath.Join(work, "layer.tar")
-		if err := filterTar(archive, filtered, belongsInImage); err != nil {
+		compressed := filepath.Join(work, "layer.tar.gz")
+		if err := compressTar(archive, compressed, belongsInImage); err != nil {
 			return nil, innerdock.Internal(err, "making the nginx image")
 		}
-		packages, err := tarball.LayerFromFile(filtered, tarball.WithMediaType(types.DockerLayer))
+		packages, err := tarball.LayerFromFile(compressed, tarball.WithMediaType(types.DockerLayer))
 		if err != nil {
 			return nil, innerdock.Internal(err, "making the nginx image")
 		}
