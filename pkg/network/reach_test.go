@@ -135,7 +135,8 @@ func TestPublishedPortsAreClosed(t *testing.T) {
 	n := open(t, Config{})
 	e := attach(t, n, 1, Policy{})
 	shell(t, `nft add table ip published && nft 'add chain ip published p { type nat hook prerouting priority dstnat; }' &&
-		nft add rule ip published p ip daddr `+hostAddr+` tcp dport 8088 dnat to `+at(publicIP, tcpPort))
+		nft add rule ip published p ip daddr `+hostAddr+` tcp dport 8088 dnat to `+at(publicIP, tcpPort)+` &&
+		nft 'add chain ip published q { type nat hook postrouting priority srcnat; }' && nft add rule ip published q ct status dnat masquerade`)
 	defer shell(t, "nft delete table ip published")
 	must(t, reach(world.path, at(hostAddr, 8088), time.Second))
 	if err := reach(e.NetNS, at(hostAddr, 8088), quickTime); err == nil {
