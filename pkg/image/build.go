@@ -206,7 +206,11 @@ func (b *build) fromParent(ctx context.Context, parent record) (record, error) {
 		}
 		return b.publish(r)
 	}
-	top, err := b.runSteps(ctx, b.store.Root(parent.Image.ID), r.Image.Env)
+	root := b.ws.path("base.erofs") // a name of its own: the base may be removed meanwhile
+	if err := os.Link(b.store.Root(parent.Image.ID), root); err != nil {
+		return record{}, diskError(err, "linking the base's file system")
+	}
+	top, err := b.runSteps(ctx, root, r.Image.Env)
 	if err != nil {
 		return record{}, err
 	}

@@ -162,7 +162,7 @@ func (p Provider) Make(ctx context.Context, b Base, tmp string, w io.Writer, pro
 	if err != nil {
 		return err
 	}
-	messages := &lines{emit: progress}
+	messages := &lines{emit: progress, hide: tmp}
 	cmd := exec.Command("mmdebstrap", argv(b, host, certificates)...)
 	cmd.Env = append(cmd.Environ(), "TMPDIR="+tmp, "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
 	cmd.Env = append(cmd.Env, host.proxies...)

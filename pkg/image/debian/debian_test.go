@@ -123,6 +123,13 @@ func TestLines(t *testing.T) {
 	if want := []string{"one", "two", strings.Repeat("x", 3000), "last"}; !slices.Equal(got, want) {
 		t.Errorf("the lines are %.60q", got)
 	}
+	got, l.hide = nil, "/host/tmp"
+	l.line("using /host/tmp/x as tempdir")
+	l.line("running special hook: copy-in '/host/ca.crt'")
+	l.line("shown")
+	if !slices.Equal(got, []string{"shown"}) || !strings.Contains(l.last(), "/host/tmp/x") {
+		t.Errorf("emitted are %q, kept %q", got, l.last())
+	}
 	for i := range 100 {
 		l.line(strings.Repeat("y", i+1))
 	}

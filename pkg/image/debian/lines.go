@@ -15,6 +15,7 @@ const maxLine = 2048
 // without its progress bars, and keeps the last ones.
 type lines struct {
 	emit    func(string)
+	hide    string // lines that hold it are kept, not emitted: they name the host's files
 	partial []byte
 	kept    []string
 }
@@ -53,7 +54,9 @@ func (l *lines) line(s string) {
 	if l.kept = append(l.kept, s); len(l.kept) > lastLines {
 		l.kept = l.kept[1:]
 	}
-	l.emit(s)
+	if l.hide == "" || !strings.Contains(s, l.hide) && !strings.HasPrefix(s, "running special hook") {
+		l.emit(s)
+	}
 }
 
 func (l *lines) contains(s string) bool { return strings.Contains(l.last(), s) }

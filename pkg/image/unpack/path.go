@@ -39,14 +39,10 @@ func (t *Tree) clean(name string) (string, error) {
 	if depth > t.limits.Depth {
 		return "", refused("%q is deeper than %d directories", clip(name), t.limits.Depth)
 	}
-	return strings.TrimPrefix(path.Clean("/"+name), "/") + dotIfRoot(depth), nil
-}
-
-func dotIfRoot(depth int) string {
 	if depth == 0 {
-		return "."
+		return ".", nil
 	}
-	return ""
+	return strings.TrimPrefix(path.Clean("/"+name), "/"), nil
 }
 
 // split parts a clean path into its directory ("." for the root) and its last element.
@@ -122,17 +118,17 @@ func (t *Tree) parent(dir string) (*parentDir, error) {
 	if p, ok := t.parents.open[dir]; ok {
 		return p, nil
 	}
-	real, err := t.resolve(dir)
+	resolved, err := t.resolve(dir)
 	if err != nil {
 		return nil, err
 	}
-	if strings.Count(real, "/") >= t.limits.Depth {
+	if strings.Count(resolved, "/") >= t.limits.Depth {
 		return nil, refused("%q leads deeper than %d directories", clip(dir), t.limits.Depth)
 	}
-	if err := t.mkdirs(real); err != nil {
+	if err := t.mkdirs(resolved); err != nil {
 		return nil, failed(dir, err)
 	}
-	root, err := t.root.OpenRoot(real)
+	root, err := t.root.OpenRoot(resolved)
 	if err != nil {
 		return nil, failed(dir, err)
 	}
@@ -141,7 +137,7 @@ func (t *Tree) parent(dir string) (*parentDir, error) {
 		_ = root.Close()
 		return nil, failed(dir, err)
 	}
-	p := &parentDir{path: real, root: root, handle: handle}
+	p := &parentDir{path: resolved, root: root, handle: handle}
 	t.parents.add(dir, p)
 	return p, nil
 }

@@ -12,15 +12,15 @@ const (
 
 // whiteout hides one name of dir, or all that earlier layers put there.
 func (t *Tree) whiteout(dir, base string) error {
-	real, err := t.resolve(dir)
+	resolved, err := t.resolve(dir)
 	if err != nil {
 		return err
 	}
 	if base == whiteoutOpaque {
-		if !t.hideOnce(real) {
+		if !t.hideOnce(resolved) {
 			return nil
 		}
-		if err := t.clearBelow(real); err != nil {
+		if err := t.clearBelow(resolved); err != nil {
 			return failed(dir, err)
 		}
 		return nil
@@ -32,7 +32,7 @@ func (t *Tree) whiteout(dir, base string) error {
 	if name == "" || name == "." || name == ".." {
 		return refused("%q hides no file", clip(join(dir, base)))
 	}
-	p := join(real, name)
+	p := join(resolved, name)
 	if !t.hideOnce(p) {
 		return nil
 	}

@@ -122,3 +122,45 @@ func TestToLayerOfGarbage(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+// FuzzToLayer checks that whatever a sandbox hands over, the layer has no
+// device nodes and nothing that is excluded.
+func FuzzToLayer(f *testing.F) {
+	var seed bytes.Buffer
+	tw := tar.NewWriter(&seed)
+	for _, h := range []tar.Header{
+		{Typeflag: tar.TypeDir, Name: "./a/", PAXRecords: map[string]string{opaque: "y"}},
+		{Typeflag: tar.TypeChar, Name: "./a/b"},
+		{Typeflag: tar.TypeLink, Name: "./c", Linkname: "./a/b"},
+		{Typeflag: tar.TypeChar, Name: "./d", Devmajor: 1},
+		{Typeflag: tar.TypeReg, Name: "./etc/hosts"},
+		{Typeflag: tar.TypeSymlink, Name: "./e", Linkname: "/x"},
+	} {
+		if err := tw.WriteHeader(&h); err != nil {
+			f.Fatal(err)
+		}
+	}
+	if err := tw.Close(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed.Bytes())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var out bytes.Buffer
+		if ToLayer(bytes.NewReader(data), &out) != nil {
+			return
+		}
+		tr := tar.NewReader(&out)
+		for {
+			h, err := tr.Next()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				t.Fatalf("the layer is no archive: %v", err)
+			}
+			if !kept(h.Typeflag) || excluded(relative(h.Name)) || strings.HasPrefix(h.Name, "../") {
+				t.Fatalf("%q of type %q came through", h.Name, h.Typeflag)
+			}
+		}
+	})
+}
