@@ -65,8 +65,11 @@ func (a *app) create(ctx context.Context, c *innerdock.Client, p *progress, f *s
 	return c.CreateSandbox(a.abort, spec)
 }
 
-// awaitDocker waits for a sandbox's Docker and says so.
+// awaitDocker waits for a sandbox's Docker, and says so if it takes time.
 func (a *app) awaitDocker(ctx context.Context, c *innerdock.Client, p *progress, id string) (innerdock.DockerStatus, error) {
+	if status, err := c.Docker(ctx, id); err != nil || status.State == innerdock.DockerReady {
+		return status, err
+	}
 	p.say("waiting for Docker in %s", id)
 	defer p.done(false)
 	return c.WaitDocker(ctx, id)

@@ -77,6 +77,7 @@ type attached struct {
 	sandbox string
 	started chan innerdock.Process
 	ended   chan ended
+	dropped map[string]int64 // bytes lost of each stream; read once it has ended
 }
 
 type ended struct {
@@ -92,11 +93,12 @@ func (a *app) attach(ctx context.Context, c *innerdock.Client, id string, spec i
 	defer cancel()
 	run := &attached{
 		app: a, client: c, sandbox: id,
-		started: make(chan innerdock.Process, 1), ended: make(chan ended, 1),
+		started: make(chan innerdock.Process, 1), ended: make(chan ended, 1), dropped: map[string]int64{},
 	}
 	go func() {
 		process, err := c.Exec(streaming, id, spec, innerdock.Streams{
 			Stdout: a.Stdout, Stderr: a.Stderr, Started: func(p innerdock.Process) { run.started <- p },
+			Dropped: func(stream string, bytes int64) { run.dropped[stream] += bytes },
 		})
 		run.ended <- ended{process, err}
 	}()
@@ -164,6 +166,11 @@ func (r *attached) interrupt(ctx context.Context, cancel func(), pid int) {
 
 // result is the command's exit code, or why there is none.
 func (r *attached) result(end ended) error {
+	for stream, bytes := range r.dropped {
+		r.app.report(innerdock.Errorf(innerdock.CodeExhausted,
+			"%d bytes of %s are missing above: the command wrote faster than they were read; "+
+				"write to a file in the sandbox and use `innerdock cp`", bytes, stream))
+	}
 	if end.err == nil {
 		if code := end.process.ExitCode; code != nil && *code != 0 {
 			return &exitError{code: *code}

@@ -42,7 +42,7 @@ func (s *Server) Serve(ctx, abort context.Context, where Listeners, ready func()
 	failed := make(chan error, len(faces))
 	var serving sync.WaitGroup
 	for _, f := range faces {
-		s.log.Info("listening", "address", f.listener.Addr().String())
+		s.log.Info("listening", "address", f.address)
 		serving.Go(func() {
 			if err := f.http.Serve(f.listener); !errors.Is(err, http.ErrServerClosed) {
 				failed <- err
@@ -69,7 +69,7 @@ func (s *Server) stop(abort context.Context, faces []face) {
 	for _, f := range faces {
 		stopping.Go(func() {
 			if f.http.Shutdown(limit) != nil {
-				s.log.Warn("requests were cut off", "address", f.listener.Addr().String())
+				s.log.Warn("requests were cut off", "address", f.address)
 			}
 			_ = f.http.Close()
 			f.release()
@@ -80,6 +80,7 @@ func (s *Server) stop(abort context.Context, faces []face) {
 
 // face is one listener and the HTTP server on it.
 type face struct {
+	address  string
 	listener net.Listener
 	http     *http.Server
 	release  func() // removes what listening left behind
@@ -103,14 +104,14 @@ func (s *Server) listen(ctx context.Context, where Listeners) (faces []face, err
 		if err != nil {
 			return faces, err
 		}
-		faces = append(faces, face{listener, s.httpServer(s.Local()), func() { _ = os.Remove(where.Socket) }})
+		faces = append(faces, face{where.Socket, listener, s.httpServer(s.Local()), func() { _ = os.Remove(where.Socket) }})
 	}
 	for _, address := range where.TCP {
 		listener, err := listenTCP(ctx, address, certificate)
 		if err != nil {
 			return faces, err
 		}
-		faces = append(faces, face{listener, s.httpServer(s.Remote(known)), func() {}})
+		faces = append(faces, face{listener.Addr().String(), listener, s.httpServer(s.Remote(known)), func() {}})
 	}
 	if len(faces) == 0 {
 		return nil, innerdock.Errorf(innerdock.CodeInvalid, "nowhere to listen: give a socket or an address")
