@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import pickle
 import re
 from pathlib import Path
@@ -108,6 +109,8 @@ def test_server_not_running(tmp_path: Path) -> None:
     assert "`make up`" in str(caught.value)
     assert f"unix://{tmp_path}/none" in str(caught.value)
     assert caught.value.code == "server_not_running"
+    del caught
+    gc.collect()
 
 
 def test_nothing_listens() -> None:

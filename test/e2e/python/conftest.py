@@ -103,7 +103,10 @@ def server() -> Iterator[Server | None]:
     server = Server(directory)
     server.start()
     try:
-        server.cli("registry", "seed", "--if-offline")
+        try:
+            server.cli("registry", "seed", "--if-offline")
+        except AssertionError as error:
+            pytest.exit(f"the registry cache cannot be filled:\n{error}", 1)
         yield server
     finally:
         server.stop()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from conftest import Server
+from conftest import SOURCES, Server
 from innerdock import Client, Image, ProcessTimeoutError, Sandbox, SandboxInstance, aio
 
 
@@ -188,6 +191,44 @@ def test_aio(host: str, docker_image: Image) -> None:
                 assert "Hello from Docker!" in await result.stdout.text()
 
     asyncio.run(main())
+
+
+INTERRUPTED = """
+import sys
+from innerdock import Image, Sandbox
+print("creating", flush=True)
+with Sandbox(image=Image(), name="py-interrupted").create() as instance:
+    process = instance.process.exec("sleep", "600")
+    print("waiting", flush=True)
+    process.wait()
+"""
+
+
+@pytest.mark.parametrize(
+    ("seen", "delay"), [("creating", 0.0), ("creating", 0.1), ("waiting", 0.0), ("waiting", 0.2)]
+)
+def test_ctrl_c(host: str, client: Client, seen: str, delay: float) -> None:
+    Image().build(client=client)
+    path = os.pathsep.join(str(source) for source in SOURCES)
+    program = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        env={**os.environ, "PYTHONPATH": path, "INNERDOCK_HOST": host},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    while seen not in program.stdout.readline():
+        pass
+    time.sleep(delay)
+    program.send_signal(signal.SIGINT)
+    _, said = program.communicate(timeout=60)
+    assert program.returncode == -signal.SIGINT, said
+    assert "KeyboardInterrupt" in said
+    end = time.monotonic() + 30
+    while any(box.name == "py-interrupted" for box in client.sandboxes()):
+        assert time.monotonic() < end, "the sandbox lives on"
+        time.sleep(0.1)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # httpcore's socket, until it is collected
