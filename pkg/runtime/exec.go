@@ -25,8 +25,9 @@ const pipeGrace = 2 * time.Second
 // tableSize makes runsc inherit a file at descriptor 255. A process's table of
 // descriptors never shrinks, not by exec either, and a sandbox's kernel puts its
 // standard files at 253 to 255. A table that is large from the start spares it
-// the growing, for which Linux lets a threaded program wait 10 ms and more.
-const tableSize = 256
+// the growing, for which Linux lets a threaded program wait 10 ms and more. A
+// benchmark sets it to 0 to measure without.
+var tableSize = 256
 
 // command is runsc with its arguments, in a session of its own: a terminal's
 // Ctrl-C, or the end of the server, does not reach it.
@@ -61,8 +62,11 @@ func (r *Runsc) callDetached(ctx context.Context, argv []string, errorLog string
 		return err
 	}
 	defer null.Close()
-	extra := make([]*os.File, tableSize-3)
-	extra[len(extra)-1] = null
+	var extra []*os.File
+	if tableSize > 0 {
+		extra = make([]*os.File, tableSize-3)
+		extra[len(extra)-1] = null
+	}
 	if err := r.command(ctx, argv, extra...).Run(); err != nil {
 		return failure(ctx, err, readErrorLog(errorLog))
 	}

@@ -116,7 +116,7 @@ func newStack(t *testing.T) *stack {
 	cache, err := registry.Open(registry.Config{Dir: filepath.Join(dir, "registry")})
 	must(err)
 	closing("the registry cache", cache.Close)
-	must(seed.All(ctx, cache, filepath.Join(images, "seed"), nil, nil))
+	must(seed.All(ctx, cache, filepath.Join(images, "seed"), []string{"hello-world", "busybox"}, nil))
 	mirror := netip.AddrPortFrom(nw.ServiceAddr(), registryPort)
 	closing("the registry cache's server", serve(t, "tcp", mirror.String(), cache))
 	w, err := worker.Open(ctx, worker.Config{
