@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,23 @@ def test_an_answer_that_is_no_json(contract: Contract, client: Client) -> None:
     contract.faults = [Html(502, "", "")]
     with pytest.raises(innerdock.ServerError, match="bad gateway"):
         client.version()
+
+
+def test_answers_that_make_no_sense(
+    contract: Contract, instance: innerdock.SandboxInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nonsense(body: bytes) -> None:
+        monkeypatch.setattr("contract.ROUTES", [("GET", ".*", lambda h, *rest: h.reply(200, body))])
+
+    process = instance.process.exec("prog")
+    nonsense(b"{")
+    with pytest.raises(innerdock.ServerError, match="cannot be read"):
+        instance.info()
+    for events in (b"data: [1]\n\n", b"data: {\n\n", b"data: " + b"x" * (5 << 20)):
+        nonsense(events)
+        process._state.info = replace(process._state.info, state="running")
+        with pytest.raises(innerdock.ServerError, match="cannot be read"):
+            list(process.stdout)
+    nonsense(b"x" * (17 << 20))
+    with pytest.raises(innerdock.ServerError, match="larger than"):
+        process.stdout.read()

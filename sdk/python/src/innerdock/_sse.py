@@ -43,7 +43,7 @@ class Parser:
         if not line:
             name, data = self._name or "message", b"\n".join(self._data)
             self._name, self._data = "", []
-            return Event(name, json.loads(data)) if data else None
+            return Event(name, _object(data)) if data else None
         key, _, value = line.partition(b":")
         value = value[1:] if value.startswith(b" ") else value
         if key == b"event":
@@ -51,3 +51,10 @@ class Parser:
         elif key == b"data":
             self._data.append(value)
         return None
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    value = json.loads(data)
+    if not isinstance(value, dict):
+        raise ValueError("the data of a server-sent event is no JSON object")
+    return value

@@ -46,7 +46,7 @@ class SandboxFileSystem:
     async def read_bytes(self, sandbox_path: str) -> bytes:
         """Returns the content of a file."""
         response = await self._transport.request(
-            "GET", f"{self._base}/content", params={"path": sandbox_path}
+            "GET", f"{self._base}/content", params={"path": sandbox_path}, limit=None
         )
         return response.content
 

@@ -13,6 +13,8 @@ from .._strings import AsyncStringLike
 from .._text import Decoder, Lines, dropped_marker
 from .transport import POLL, RETRY_DELAYS, Transport
 
+MAX_OUTPUT = 16 << 20
+"""Bytes of one answer, at most: twice what the server keeps."""
 END = 1 << 62
 """An offset past everything: of a stream that is not wanted."""
 
@@ -110,7 +112,10 @@ class OutputStream(AsyncStringLike):
     async def _fetch(self, offset: int) -> tuple[int, bytes]:
         """Returns how many bytes from offset on are lost, and those after them."""
         response = await self._process.transport.request(
-            "GET", f"{self._process.path}/{self._name}", params={"offset": offset}
+            "GET",
+            f"{self._process.path}/{self._name}",
+            params={"offset": offset},
+            limit=MAX_OUTPUT,
         )
         first = int(response.headers.get("Innerdock-Offset", offset))
         return max(0, first - offset), response.content

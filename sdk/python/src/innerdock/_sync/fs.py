@@ -47,7 +47,7 @@ class SandboxFileSystem:
     def read_bytes(self, sandbox_path: str) -> bytes:
         """Returns the content of a file."""
         response = self._transport.request(
-            "GET", f"{self._base}/content", params={"path": sandbox_path}
+            "GET", f"{self._base}/content", params={"path": sandbox_path}, limit=None
         )
         return response.content
 

@@ -7,7 +7,8 @@ import time
 import ssl
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from json import loads
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -16,6 +17,7 @@ from .._errors import (
     ConnectionLostError,
     InnerdockError,
     InnerdockTimeoutError,
+    ServerError,
     ServerNotRunningError,
     UnavailableError,
     error_from,
@@ -28,7 +30,22 @@ POLL = 30.0
 """Seconds that one long poll asks the server to wait, at most."""
 RETRY_DELAYS = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before each repetition: enough for a server that restarts."""
+MAX_ANSWER = 64 << 20
+"""Bytes of an answer that is kept in memory, unless a caller wants more."""
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+
+
+class Answer(NamedTuple):
+    """A successful answer of the server."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.content.decode("utf-8", "replace")
 
 
 class Transport:
@@ -74,43 +91,43 @@ class Transport:
         content: Any = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
-    ) -> httpx.Response:
+        limit: int | None = MAX_ANSWER,
+    ) -> Answer:
         """Sends a request and returns its successful answer.
 
-        timeout is how long, in seconds, the server may be silent. Requests that
-        change nothing when they come twice are repeated when the connection
-        breaks or the server is starting; all of them when nothing was sent yet
-        to a server that has answered before.
+        timeout is how long, in seconds, the server may be silent, limit how many
+        bytes it may answer. Requests that change nothing when they come twice are
+        repeated when the connection breaks or the server is starting; all of them
+        when nothing was sent yet to a server that has answered before.
         """
+        replayable = content is None or isinstance(content, bytes)
         delays = iter(RETRY_DELAYS)
         while True:
             try:
-                response = self._http.request(
+                with self.stream(
                     method,
                     path,
                     params=params,
                     json=json,
                     content=content,
                     headers=headers,
-                    timeout=self._timeouts(timeout),
-                )
-            except httpx.TransportError as cause:
-                error = self._translate(cause, timeout)
-                origin = _origin(error, cause)
-            else:
-                self._answered = True
-                if response.is_success:
-                    return response
-                error, origin = _error_of(response), None
-            delay = next(delays, None)
-            replayable = content is None or isinstance(content, bytes)
-            if delay is None or not replayable or not self._may_repeat(error, method):
-                raise error from origin
+                    timeout=timeout,
+                ) as response:
+                    body = _body(response, limit)
+                    return Answer(response.status_code, response.headers, body)
+            except InnerdockError as error:
+                delay = next(delays, None)
+                if delay is None or not replayable or not self._may_repeat(error, method):
+                    raise
             time.sleep(delay)
 
     def json(self, method: str, path: str, **rest: Any) -> Any:
         """Sends a request and returns its answer's JSON."""
-        return (self.request(method, path, **rest)).json()
+        answer = self.request(method, path, **rest)
+        try:
+            return loads(answer.content)
+        except ValueError as cause:
+            raise _unreadable(cause) from cause
 
     @contextmanager
     def stream(
@@ -120,6 +137,7 @@ class Transport:
         *,
         params: Mapping[str, Any] | None = None,
         json: Any = None,
+        content: Any = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Iterator[httpx.Response]:
@@ -130,13 +148,13 @@ class Transport:
                 path,
                 params=params,
                 json=json,
+                content=content,
                 headers=headers,
                 timeout=self._timeouts(timeout),
             ) as response:
                 self._answered = True
                 if not response.is_success:
-                    response.read()
-                    raise _error_of(response)
+                    raise _error_of(response.status_code, _body(response, MAX_ANSWER))
                 yield response
         except httpx.TransportError as cause:
             error = self._translate(cause, timeout)
@@ -162,7 +180,11 @@ class Transport:
             timeout=timeout,
         ) as response:
             for chunk in response.iter_bytes():
-                for event in parser.feed(chunk):
+                try:
+                    events = parser.feed(chunk)
+                except ValueError as cause:
+                    raise _unreadable(cause) from cause
+                for event in events:
                     yield event
 
     def _timeouts(self, timeout: float | None) -> httpx.Timeout:
@@ -214,13 +236,26 @@ def _how_to_start(host: str, cause: Exception) -> str:
     )
 
 
-def _error_of(response: httpx.Response) -> InnerdockError:
+def _body(response: httpx.Response, limit: int | None) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if limit is not None and len(body) > limit:
+            raise ServerError(f"the server's answer is larger than {limit} bytes")
+    return bytes(body)
+
+
+def _unreadable(cause: ValueError) -> ServerError:
+    return ServerError(f"the server's answer cannot be read: {cause}")
+
+
+def _error_of(status: int, content: bytes) -> InnerdockError:
     try:
-        body = response.json()
+        body = loads(content)
     except ValueError:
         body = {}
     if not isinstance(body, dict):
         body = {}
-    if not body.get("message") and not body.get("detail") and response.text:
-        body["message"] = response.text.strip()[:500]
-    return error_from(body, response.status_code)
+    if not body.get("message") and not body.get("detail") and content:
+        body["message"] = content.decode("utf-8", "replace").strip()[:500]
+    return error_from(body, status)
