@@ -91,7 +91,9 @@ def junit(name: str, results: str, report: str) -> int:
     for suite in suites:
         total.update({k: int(suite.get(k, 0)) for k in ("tests", "failures", "errors", "skipped")})
     failed = total["failures"] + total["errors"]
-    return summary(name, results, total["tests"] - failed - total["skipped"], failed, total["skipped"])
+    return summary(
+        name, results, total["tests"] - failed - total["skipped"], failed, total["skipped"]
+    )
 
 
 def summary(name: str, results: str, passed: int, failed: int, skipped: int) -> int:
