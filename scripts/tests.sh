@@ -2,6 +2,9 @@
 # Sourced: runs test suites and keeps count. A suite that fails is noted, and the
 # next one runs all the same.
 
+# Tests start servers of their own.
+unset INNERDOCK_HOST INNERDOCK_API_KEY
+
 results=${INNERDOCK_RESULTS:-$(mktemp)}
 failed=
 
