@@ -19,6 +19,7 @@ type Buffer struct {
 	head    int64 // offset of chunks[0][0]
 	end     int64 // bytes written so far
 	changed chan struct{}
+	readers map[*Reader]struct{}
 }
 
 // NewBuffer returns an empty Buffer that keeps the last limit bytes.

@@ -21,6 +21,9 @@ type Pipe struct {
 	file *os.File
 	raw  syscall.RawConn
 
+	closing   chan struct{} // closed by Close
+	closeOnce sync.Once
+
 	mu  sync.Mutex // makes reading and storing one step
 	eof chan struct{}
 	end bool
@@ -38,7 +41,7 @@ func NewPipe(to *Buffer) (p *Pipe, write int, err error) {
 		unix.Close(fds[1])
 		return nil, -1, err
 	}
-	p = &Pipe{to: to, file: os.NewFile(uintptr(fds[0]), "pipe"), eof: make(chan struct{})}
+	p = &Pipe{to: to, file: os.NewFile(uintptr(fds[0]), "pipe"), eof: make(chan struct{}), closing: make(chan struct{})}
 	if p.raw, err = p.file.SyscallConn(); err != nil {
 		p.file.Close()
 		unix.Close(fds[1])
@@ -47,9 +50,11 @@ func NewPipe(to *Buffer) (p *Pipe, write int, err error) {
 	return p, fds[1], nil
 }
 
-// Copy carries output until the last writer is gone or Close is called.
+// Copy carries output until the last writer is gone or Close is called, at the
+// pace of the Buffer's readers.
 func (p *Pipe) Copy() {
 	for !p.ended() {
+		p.to.Room(p.closing)
 		err := p.raw.Read(func(fd uintptr) bool {
 			_, again := p.read(fd)
 			return !again
@@ -78,7 +83,10 @@ func (p *Pipe) Drain() {
 func (p *Pipe) EOF() <-chan struct{} { return p.eof }
 
 // Close ends Copy. Writers that are left get SIGPIPE.
-func (p *Pipe) Close() { p.file.Close() }
+func (p *Pipe) Close() {
+	p.closeOnce.Do(func() { close(p.closing) })
+	p.file.Close()
+}
 
 // read moves bytes from the pipe to the Buffer. It reports how many, and
 // whether the pipe is empty although it still has writers.

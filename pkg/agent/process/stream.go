@@ -18,14 +18,23 @@ const (
 type follower struct {
 	name   string
 	buffer *output.Buffer
-	offset int64
+	reader *output.Reader
+}
+
+func follow(name string, buffer *output.Buffer, offset int64) *follower {
+	return &follower{name, buffer, buffer.Follow(offset)}
 }
 
 // stream sends the output of e until it has ended and all is sent, or until ctx
-// or the client's connection ends. A slow client loses the oldest bytes, and is
-// told so.
+// or the client's connection ends. The process waits for a slow client; one that
+// is stuck loses the oldest bytes, and is told so.
 func stream(ctx context.Context, events *reply.Events, e *entry, stdout, stderr int64) {
-	followers := []*follower{{"stdout", e.stdout, stdout}, {"stderr", e.stderr, stderr}}
+	followers := []*follower{follow("stdout", e.stdout, stdout), follow("stderr", e.stderr, stderr)}
+	defer func() {
+		for _, f := range followers {
+			f.reader.Close()
+		}
+	}()
 	quiet := time.NewTimer(keepAlive)
 	defer quiet.Stop()
 	chunk := make([]byte, eventData)
@@ -71,7 +80,7 @@ func stream(ctx context.Context, events *reply.Events, e *entry, stdout, stderr 
 // reports whether that was anything.
 func sendAll(events *reply.Events, followers []*follower, chunk []byte) (sent bool, err error) {
 	for _, f := range followers {
-		for end := f.buffer.Len(); f.offset < end; sent = true {
+		for end := f.buffer.Len(); f.reader.Offset() < end; sent = true {
 			if err := f.send(events, chunk); err != nil {
 				return sent, err
 			}
@@ -85,14 +94,14 @@ func sendAll(events *reply.Events, followers []*follower, chunk []byte) (sent bo
 
 // send sends one event of data, after one that tells what was lost before it.
 func (f *follower) send(events *reply.Events, chunk []byte) error {
-	n, at := f.buffer.ReadAt(chunk, f.offset)
-	if lost := at - f.offset; lost > 0 {
-		err := events.Send("dropped", innerdock.OutputEvent{Stream: f.name, Offset: f.offset, Dropped: lost})
+	from := f.reader.Offset()
+	n, at := f.reader.Read(chunk)
+	if lost := at - from; lost > 0 {
+		err := events.Send("dropped", innerdock.OutputEvent{Stream: f.name, Offset: from, Dropped: lost})
 		if err != nil {
 			return err
 		}
 	}
-	f.offset = at + int64(n)
 	if n == 0 {
 		return nil
 	}
