@@ -30,11 +30,11 @@ func TestDebianPython(t *testing.T) {
 	}
 	wantEmpty(t, dir)
 
-	tree := imagetest.Extract(t, s.Root(img.ID))
+	tree := mounted(t, s.Root(img.ID))
 	for _, tc := range []struct{ command, want string }{
 		{"python --version; python3 --version; python3.11 --version", "Python 3.11"},
 		{"pip --version; pip3 --version; python -m pip --version", "(python 3.11)"},
-		{"python -m venv /tmp/venv && /tmp/venv/bin/python -c 'import ssl, sqlite3, ctypes; print(1)'", "1"},
+		{"python -m venv --without-pip /tmp/venv && /tmp/venv/bin/python -c 'import ssl, sqlite3, ctypes; print(1)'", "1"},
 		{"pip install --no-index nothing-at-all-such; true", "No matching distribution"}, // and no complaint
 		{"test ! -e /etc/resolv.conf && test ! -e /etc/hostname && echo clean", "clean"},
 		{"cat /etc/apt/sources.list", "bookworm-security"},
@@ -49,6 +49,28 @@ func TestDebianPython(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(tree, "dev/null")); err == nil {
 		t.Error("the root has a device node")
 	}
+}
+
+// mounted makes the content of an EROFS file writable: under an overlay where
+// the kernel can, else as a copy, which takes longer.
+func mounted(t *testing.T, root string) string {
+	t.Helper()
+	dir := t.TempDir()
+	script := `set -e
+		mount -t tmpfs tmpfs "$2"; cd "$2"; mkdir lower upper work tree
+		mount -t erofs -o loop,ro "$1" lower
+		mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay tree`
+	out, err := exec.Command("sh", "-c", script, "sh", root, dir).CombinedOutput()
+	t.Cleanup(func() {
+		for _, sub := range []string{"tree", "lower", ""} {
+			_ = exec.Command("umount", filepath.Join(dir, sub)).Run() // it may not have been mounted
+		}
+	})
+	if err != nil {
+		t.Logf("no overlay (%v: %s): extracting", err, out)
+		return imagetest.Extract(t, root)
+	}
+	return filepath.Join(dir, "tree")
 }
 
 // wantAuthorities checks that the host's certificate authorities are trusted.
