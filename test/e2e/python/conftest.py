@@ -110,8 +110,8 @@ def server() -> Iterator[Server | None]:
         yield server
     finally:
         server.stop()
-    left = server.left_over()
-    rmtree(directory)
+        left = server.left_over()
+        rmtree(directory)
     assert left == []
 
 
