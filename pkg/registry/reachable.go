@@ -14,5 +14,6 @@ func (c *Cache) Reachable(ctx context.Context) bool {
 	if err == nil {
 		_ = response.Body.Close()
 	}
-	return !errors.Is(err, errUnreachable) && ctx.Err() == nil
+	var answer *statusError
+	return err == nil || errors.As(err, &answer)
 }

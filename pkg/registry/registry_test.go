@@ -190,6 +190,9 @@ func TestMissingImages(t *testing.T) {
 	h := newHub(t)
 	online := newMirror(t, Config{Upstream: h.server.URL})
 	offline := newMirror(t, Config{Upstream: closedPort(t)})
+	if !online.cache.Reachable(t.Context()) || offline.cache.Reachable(t.Context()) {
+		t.Error("Reachable does not tell a registry that answers from one that does not")
+	}
 	tests := []struct {
 		name string
 		m    *mirror

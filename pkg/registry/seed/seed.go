@@ -27,13 +27,13 @@ var makers = map[string]maker{
 // Names are the images that All knows, the quickest to make first.
 func Names() []string { return []string{"hello-world", "busybox", "nginx"} }
 
-// All seeds cache with the named images (nil: all of Names), each under its name
+// All seeds cache with the named images (none: all of Names), each under its name
 // and the tag latest. Images made from packages are kept in cacheDir, by what
 // they are made of; making them the first time takes about a minute and needs
 // root. progress is called with lines for people; it may be nil. The images that
 // can be made are seeded even if another cannot.
 func All(ctx context.Context, cache *registry.Cache, cacheDir string, names []string, progress func(string)) error {
-	if names == nil {
+	if len(names) == 0 {
 		names = Names()
 	}
 	if progress == nil {
