@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/innerdock/innerdock"
@@ -13,6 +14,9 @@ import (
 
 // Builders belong to nobody: no tenant can see or name them.
 const builderTenant = "-builder"
+
+// exitNotFound is a shell's exit code for a command that is not there.
+const exitNotFound = 127
 
 const (
 	builderMemory = 4 << 30
@@ -43,12 +47,18 @@ func (w *Worker) RunSteps(ctx context.Context, root string, env map[string]strin
 func (s *sandbox) runStep(ctx context.Context, i int, step image.Step, output func(step int, line string)) error {
 	lines := lineWriter{emit: func(line string) { output(i, line) }}
 	code, err := s.agent.execute(ctx, innerdock.ProcessSpec{Args: step.Args, Cwd: "/"}, lines.write)
-	lines.flush()
-	if err == nil && code != 0 {
-		return &image.StepError{Step: i, ExitCode: code}
+	lines.end()
+	if innerdock.CodeOf(err) == innerdock.CodeCommandNotFound {
+		output(i, err.Error())
+		code, err = exitNotFound, nil
 	}
-	if err == nil || ctx.Err() != nil {
-		return err
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err == nil && code != 0:
+		return &image.StepError{Step: i, ExitCode: code}
+	case err == nil:
+		return nil
 	}
 	select {
 	case <-s.dead:
@@ -88,18 +98,18 @@ const maxOutputLine = 4 << 10
 func (l *lineWriter) write(p []byte) {
 	for _, b := range p {
 		if b == '\n' || len(l.partial) == maxOutputLine {
-			l.flush()
+			l.emit(strings.TrimSuffix(string(l.partial), "\r"))
+			l.partial = l.partial[:0]
 		}
-		if b != '\n' && b != '\r' {
+		if b != '\n' {
 			l.partial = append(l.partial, b)
 		}
 	}
 }
 
-func (l *lineWriter) flush() {
-	if len(l.partial) == 0 {
-		return
+// end emits a last line that has no newline.
+func (l *lineWriter) end() {
+	if len(l.partial) > 0 {
+		l.emit(string(l.partial))
 	}
-	l.emit(string(l.partial))
-	l.partial = l.partial[:0]
 }

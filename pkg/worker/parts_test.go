@@ -72,8 +72,8 @@ func TestLinesOfAStepsOutput(t *testing.T) {
 	w.write([]byte("one\r\ntw"))
 	w.write([]byte("o\n\n"))
 	w.write([]byte(strings.Repeat("x", maxOutputLine+1)))
-	w.flush()
-	if len(lines) != 4 || lines[0] != "one" || lines[1] != "two" || len(lines[2]) != maxOutputLine || lines[3] != "x" {
+	w.end()
+	if len(lines) != 5 || lines[0] != "one" || lines[1] != "two" || lines[2] != "" || len(lines[3]) != maxOutputLine || lines[4] != "x" {
 		t.Fatalf("got %.100q", lines)
 	}
 }

@@ -66,11 +66,16 @@ func (s *Supervisor) configure(req wire.DockerStart) (daemonConfig, error) {
 		return nil, err
 	}
 	if _, ok := config["registry-mirrors"]; !ok && req.Mirror != "" {
-		mirrors, err := json.Marshal([]string{req.Mirror})
-		if err != nil {
+		if err := config.add("registry-mirrors", req.Mirror); err != nil {
 			return nil, err
 		}
-		config["registry-mirrors"] = mirrors
+		// BuildKit asks a mirror by https, whatever its URL says, unless it is
+		// among these.
+		if host, plain := strings.CutPrefix(req.Mirror, "http://"); plain {
+			if err := config.add("insecure-registries", host); err != nil {
+				return nil, err
+			}
+		}
 		if err := writeConfig(path, config); err != nil {
 			return nil, err
 		}
@@ -92,6 +97,19 @@ func arguments(req wire.DockerStart, config daemonConfig) []string {
 
 // daemonConfig is the content of daemon.json.
 type daemonConfig map[string]json.RawMessage
+
+// add appends to the list of strings that key holds.
+func (c daemonConfig) add(key, value string) error {
+	var list []string
+	if raw, ok := c[key]; ok {
+		if err := json.Unmarshal(raw, &list); err != nil {
+			return fmt.Errorf("the image's /etc/docker/daemon.json: %s: %w", key, err)
+		}
+	}
+	raw, err := json.Marshal(append(list, value))
+	c[key] = raw
+	return err
+}
 
 func readConfig(path string) (daemonConfig, error) {
 	config := daemonConfig{}

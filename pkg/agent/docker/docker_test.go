@@ -308,13 +308,15 @@ func TestTheImagesConfigurationWins(t *testing.T) {
 		{name: "its own driver and mirrors", file: `{"storage-driver":"vfs","registry-mirrors":[]}`, mirror: "http://m",
 			flags: "--host=unix:///var/run/docker.sock --iptables=false --ip6tables=false", after: `{"storage-driver":"vfs","registry-mirrors":[]}`},
 		{name: "merged", file: `{"debug":true,"big":12345678901234567890}`, mirror: "http://m", flags: base,
-			after: "{\n  \"big\": 12345678901234567890,\n  \"debug\": true,\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
+			after: "{\n  \"big\": 12345678901234567890,\n  \"debug\": true,\n  \"insecure-registries\": [\n    \"m\"\n  ],\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
+		{name: "its own insecure registries", file: `{"insecure-registries":["own:5000"]}`, mirror: "http://m", flags: base,
+			after: "{\n  \"insecure-registries\": [\n    \"own:5000\",\n    \"m\"\n  ],\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
 		{name: "hosts", file: `{"hosts":["unix:///var/run/docker.sock","tcp://127.0.0.1:2375"]}`, flags: strings.TrimPrefix(base, "--host=unix:///var/run/docker.sock "),
 			after: `{"hosts":["unix:///var/run/docker.sock","tcp://127.0.0.1:2375"]}`},
 		{name: "hosts elsewhere", file: `{"hosts":["tcp://127.0.0.1:2375"]}`, err: "hosts lacks"},
 		{name: "not JSON", file: `{`, err: "not valid JSON"},
 		{name: "not an object", file: `[]`, err: "not valid JSON"},
-		{name: "null", file: `null`, mirror: "http://m", flags: base, after: "{\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
+		{name: "null", file: `null`, mirror: "http://m", flags: base, after: "{\n  \"insecure-registries\": [\n    \"m\"\n  ],\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &Supervisor{cfg: Config{Root: t.TempDir()}}
