@@ -111,9 +111,9 @@ func (a agentClient) dockerReport(ctx context.Context, not innerdock.DockerState
 	return report, err
 }
 
-// execute runs a process to its end and hands its output, as it comes, to
-// output; it returns the exit code.
-func (a agentClient) execute(ctx context.Context, spec innerdock.ProcessSpec, output func([]byte)) (int, error) {
+// execute runs a process to its end and hands its output over as it comes; it
+// returns the exit code.
+func (a agentClient) execute(ctx context.Context, spec innerdock.ProcessSpec, stdout, stderr func([]byte)) (int, error) {
 	resp, err := a.post(ctx, "/processes", spec, http.Header{"Accept": {"text/event-stream"}})
 	if err != nil {
 		return 0, err
@@ -127,10 +127,14 @@ func (a agentClient) execute(ctx context.Context, spec innerdock.ProcessSpec, ou
 		if err := json.Unmarshal(event.Data, &content); err != nil {
 			return 0, innerdock.Errorf(innerdock.CodeUnavailable, "the output of %q is unreadable: %w", spec.Args[0], err)
 		}
-		if event.Name == "exit" && content.Process != nil && content.Process.ExitCode != nil {
+		switch {
+		case event.Name == "exit" && content.Process != nil && content.Process.ExitCode != nil:
 			return *content.Process.ExitCode, nil
+		case event.Name == "stdout":
+			stdout(content.Data)
+		case event.Name == "stderr":
+			stderr(content.Data)
 		}
-		output(content.Data)
 	}
 	return 0, innerdock.Errorf(innerdock.CodeUnavailable, "the output of %q ended before it did", spec.Args[0])
 }

@@ -45,9 +45,11 @@ func (w *Worker) RunSteps(ctx context.Context, root string, env map[string]strin
 }
 
 func (s *sandbox) runStep(ctx context.Context, i int, step image.Step, output func(step int, line string)) error {
-	lines := lineWriter{emit: func(line string) { output(i, line) }}
-	code, err := s.agent.execute(ctx, innerdock.ProcessSpec{Args: step.Args, Cwd: "/"}, lines.write)
-	lines.end()
+	emit := func(line string) { output(i, line) }
+	stdout, stderr := lineWriter{emit: emit}, lineWriter{emit: emit}
+	code, err := s.agent.execute(ctx, innerdock.ProcessSpec{Args: step.Args, Cwd: "/"}, stdout.write, stderr.write)
+	stdout.end()
+	stderr.end()
 	if innerdock.CodeOf(err) == innerdock.CodeCommandNotFound {
 		output(i, err.Error())
 		code, err = exitNotFound, nil
