@@ -42,7 +42,8 @@ func NeedTool(t *testing.T, name, pkg string) {
 }
 
 // Cache is where bases that take long to make are kept from test to test:
-// $INNERDOCK_CACHE/debian, by default in ~/.cache/innerdock.
+// $INNERDOCK_CACHE/images/debian, by default in ~/.cache/innerdock, which the
+// servers of this checkout share.
 func Cache(t *testing.T) string {
 	t.Helper()
 	dir := os.Getenv("INNERDOCK_CACHE")
@@ -53,7 +54,7 @@ func Cache(t *testing.T) string {
 		}
 		dir = filepath.Join(home, "innerdock")
 	}
-	return filepath.Join(dir, "debian")
+	return filepath.Join(dir, "images", "debian")
 }
 
 // Debian builds an image of Debian bookworm in a store that lasts as long as
