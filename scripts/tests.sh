@@ -30,7 +30,8 @@ python_test() {
 	shift 2
 	say "$name"
 	report=$(mktemp)
-	(cd "$directory" && PYTHONPATH=$python_path "$venv/bin/python" -m pytest -p no:cacheprovider --junitxml="$report" "$@") || true
+	(cd "$directory" && PYTHONPATH=$python_path "$venv/bin/python" -m pytest -p no:cacheprovider \
+		-o junit_family=xunit1 --junitxml="$report" "$@") || true
 	python3 "$root/scripts/count.py" junit "$name" "$results" "$report" || failed="$failed, $name"
 	rm -f "$report"
 }
