@@ -39,6 +39,7 @@ func (c *Client) Exec(ctx context.Context, idOrName string, spec ProcessSpec, st
 	if err != nil {
 		return Process{}, err
 	}
+	defer func() { _ = response.Body.Close() }()
 	f := follower{client: c, sandbox: idOrName, streams: streams}
 	if err := f.read(ctx, response.Body); f.started == nil && err == nil {
 		return Process{}, Errorf(CodeUnavailable, "the connection broke before it was known whether %q was started; see `innerdock inspect`", spec.Args[0])
@@ -102,13 +103,13 @@ func (f *follower) resume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = response.Body.Close() }()
 	return f.read(ctx, response.Body)
 }
 
 // read handles events until the stream ends or breaks, which is no error: see
 // exited. It is an error when ctx is done or a writer fails.
-func (f *follower) read(ctx context.Context, body io.ReadCloser) error {
-	defer func() { _ = body.Close() }()
+func (f *follower) read(ctx context.Context, body io.Reader) error {
 	for event, err := range Events(body) {
 		if err != nil {
 			break

@@ -98,7 +98,7 @@ func endAll(grace time.Duration) {
 			return
 		}
 		if time.Now().After(end) {
-			syscall.Kill(-1, syscall.SIGKILL)
+			_ = syscall.Kill(-1, syscall.SIGKILL)
 			return
 		}
 		<-time.After(10 * time.Millisecond)

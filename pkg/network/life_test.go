@@ -233,7 +233,7 @@ func TestRestart(t *testing.T) {
 	}
 	must(t, n.Close()) // with sandboxes attached: the rules stay
 	closed(t, shut.NetNS, publicIP)
-	n = open(t, Config{})
+	open(t, Config{})
 }
 
 func TestAdoptChangesThePolicy(t *testing.T) {

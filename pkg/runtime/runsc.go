@@ -268,7 +268,7 @@ func (s ociState) ours() State {
 	if s.PID <= 0 || zombie(s.PID) {
 		return State{ID: s.ID, Status: Stopped}
 	}
-	return State{ID: s.ID, Status: s.Status, PID: s.PID}
+	return State(s)
 }
 
 func zombie(pid int) bool {

@@ -66,7 +66,7 @@ func (s *Server) recover(reply *reply, r *http.Request) {
 	if cause == nil {
 		return
 	}
-	if cause == http.ErrAbortHandler || reply.status != 0 {
+	if abort, _ := cause.(error); errors.Is(abort, http.ErrAbortHandler) || reply.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
 	s.log.Error("request panicked", "request_id", requestID(r.Context()), "cause", cause, "stack", string(debug.Stack()))

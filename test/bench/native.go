@@ -95,7 +95,9 @@ func (n *native) stop() error {
 	}
 	if n.init != nil && n.init.Process != nil {
 		_ = n.init.Process.Kill()
-		<-n.ended
+		if err := <-n.ended; !strings.Contains(fmt.Sprint(err), "killed") {
+			return fmt.Errorf("the native dockerd had ended before: %w: %s", err, n.log.String())
+		}
 	}
 	return os.RemoveAll(n.dir)
 }

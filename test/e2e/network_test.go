@@ -49,9 +49,7 @@ except OSError: print("closed")'`, address, port)))
 	}
 	gateway := strings.Fields(shared.sh(t, one.ID, "cat /etc/resolv.conf"))[1]
 	targets := []string{two.Address, gateway, "169.254.169.254"}
-	for _, address := range hostAddresses(t) {
-		targets = append(targets, address)
-	}
+	targets = append(targets, hostAddresses(t)...)
 	for _, address := range targets {
 		if got := probe(address); got != "closed" {
 			t.Errorf("%s:%d is %s from a sandbox", address, port, got)

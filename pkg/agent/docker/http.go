@@ -37,11 +37,11 @@ func (s *Supervisor) start(w http.ResponseWriter, r *http.Request) error {
 		if e.Error != "" {
 			told.Do(func() {})
 		}
-		encoder.Encode(e)
+		_ = encoder.Encode(e)
 		controller.Flush()
 	}
 	if err := s.Start(r.Context(), req, emit); err != nil {
-		told.Do(func() { encoder.Encode(wire.DockerEvent{Code: innerdock.CodeOf(err), Error: err.Error()}) })
+		told.Do(func() { _ = encoder.Encode(wire.DockerEvent{Code: innerdock.CodeOf(err), Error: err.Error()}) })
 	}
 	return nil
 }

@@ -136,12 +136,12 @@ func (s *Supervisor) addRules(ctx context.Context, address netip.Addr) error {
 	}
 	defer p.Close()
 	if err := p.WriteStdin(ctx, strings.NewReader(rules(address)), true); err != nil {
-		p.Signal(syscall.SIGKILL)
+		_ = p.Signal(syscall.SIGKILL)
 	}
 	select {
 	case <-p.Done():
 	case <-ctx.Done():
-		p.Signal(syscall.SIGKILL)
+		_ = p.Signal(syscall.SIGKILL)
 		<-p.Done()
 	}
 	if code := p.Exit().Code; code != 0 {

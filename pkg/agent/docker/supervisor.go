@@ -231,13 +231,13 @@ func kill(p *process.Process, grace time.Duration) {
 	if p == nil {
 		return
 	}
-	p.Signal(syscall.SIGTERM)
+	_ = p.Signal(syscall.SIGTERM)
 	late := time.NewTimer(grace)
 	defer late.Stop()
 	select {
 	case <-p.Done():
 	case <-late.C:
-		p.Signal(syscall.SIGKILL)
+		_ = p.Signal(syscall.SIGKILL)
 		<-p.Done()
 	}
 	p.Close()

@@ -164,7 +164,7 @@ type body struct{ io.Reader }
 
 func (b body) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = innerdock.Errorf(innerdock.CodeInvalid, "the body ended too early: %w", err)
 	}
 	return n, err

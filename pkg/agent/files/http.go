@@ -35,10 +35,10 @@ func (t Tree) download(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	if size := info.Size(); size > 0 { // what has no size may have content: /proc
 		w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
-		io.CopyN(w, f, size)
+		_, _ = io.CopyN(w, f, size)
 		return nil
 	}
-	io.Copy(w, f)
+	_, _ = io.Copy(w, f)
 	return nil
 }
 

@@ -109,7 +109,7 @@ func (p *Pipe) read(fd uintptr) (n int, again bool) {
 			p.finishLocked()
 			return 0, false
 		}
-		p.to.Write(buf[:n])
+		_, _ = p.to.Write(buf[:n])
 		return n, false
 	}
 }

@@ -226,7 +226,7 @@ func (t *Table) Close(grace time.Duration) {
 	entries := slices.Collect(maps.Values(t.running))
 	t.mu.Unlock()
 	for _, e := range entries {
-		e.Signal(syscall.SIGTERM)
+		_ = e.Signal(syscall.SIGTERM)
 	}
 	late := time.NewTimer(grace)
 	defer late.Stop()
@@ -239,7 +239,7 @@ func (t *Table) Close(grace time.Duration) {
 		break
 	}
 	for _, e := range entries {
-		e.Signal(syscall.SIGKILL)
+		_ = e.Signal(syscall.SIGKILL)
 	}
 	for _, e := range entries {
 		<-e.Done()

@@ -239,7 +239,7 @@ func failure(query *dns.Msg, code int, why string) *dns.Msg {
 	if opt := query.IsEdns0(); opt != nil {
 		m.SetEdns0(dns.DefaultMsgSize, opt.Do())
 		if why != "" {
-			info := uint16(dns.ExtendedErrorCodeOther)
+			info := dns.ExtendedErrorCodeOther
 			if code == dns.RcodeRefused {
 				info = dns.ExtendedErrorCodeBlocked
 			}

@@ -3,6 +3,7 @@ package seed
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"io"
 	"net/http/httptest"
 	"os"
@@ -151,7 +152,7 @@ func unpack(t *testing.T, img v1.Image) map[string]string {
 	defer func() { _ = content.Close() }()
 	for tr := tar.NewReader(content); ; {
 		header, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return files
 		}
 		must(t, err)

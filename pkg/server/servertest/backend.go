@@ -113,14 +113,15 @@ func (b *Backend) Create(ctx context.Context, tenant string, spec innerdock.Sand
 		CPU: 1, Memory: 1 << 30, Disk: 10 << 30, CreatedAt: time.Now().UTC(), Docker: b.docker(spec),
 	}}
 	b.all[s.ID] = s
+	made := s.Sandbox
 	b.mu.Unlock()
 	if err := s.start(b.t, spec.Env); err != nil {
 		return innerdock.Sandbox{}, err
 	}
 	if b.Created != nil {
-		b.Created(s.Sandbox)
+		b.Created(made)
 	}
-	return s.Sandbox, nil
+	return made, nil
 }
 
 func (b *Backend) docker(spec innerdock.SandboxSpec) innerdock.DockerStatus {
