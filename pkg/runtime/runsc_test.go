@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/innerdock/innerdock/pkg/runtime"
 	"github.com/innerdock/innerdock/pkg/runtime/runtimetest"
@@ -69,4 +70,52 @@ func (h host) remove(t testing.TB, id string) {
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %q %v", left, err)
 	}
+}
+
+// A new server ends the commands of the one before it, on its own root only,
+// and leaves the sandboxes alone.
+func TestClaim(t *testing.T) {
+	mine, other := newHost(t), newHost(t)
+	waiting := func(h host) (id string, ended chan error) {
+		s := h.spec(t, "sleep")
+		h.launch(t, s)
+		ended = make(chan error, 1)
+		go func() {
+			_, err := h.Wait(t.Context(), s.ID)
+			ended <- err
+		}()
+		return s.ID, ended
+	}
+	id, ended := waiting(mine)
+	_, undisturbed := waiting(other)
+	for claimed := false; !claimed; { // Wait may not have come to its command yet
+		if err := mine.Claim(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Error("the command of the earlier server ended by itself")
+			}
+			claimed = true
+		case err := <-undisturbed:
+			t.Fatalf("the command of another server ended: %v", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if state, err := mine.State(t.Context(), id); err != nil || state.Status != runtime.Running {
+		t.Errorf("after the claim the sandbox is %+v, %v; want it to run", state, err)
+	}
+	other.remove(t, other.only(t))
+	<-undisturbed
+}
+
+// only returns the one sandbox that there is.
+func (h host) only(t *testing.T) string {
+	t.Helper()
+	list, err := h.List(t.Context())
+	if err != nil || len(list) != 1 {
+		t.Fatalf("the list is %+v, %v; want one sandbox", list, err)
+	}
+	return list[0].ID
 }

@@ -20,7 +20,7 @@ if [ "${1:-}" = --path ]; then
 fi
 say() { echo "runsc: $*" >&2; }
 
-recipe=$(cd "$here" && cat build.sh go.mod go.sum filters/main.go sentry/main.go | sha256sum | cut -d' ' -f1)
+recipe=$(cd "$here" && cat build.sh go.mod go.sum filters/* sentry/* | sha256sum | cut -d' ' -f1)
 current() { [ -x "$out/runsc" ] && [ -x "$out/gvisor-bin/gvisor_sentry" ] && [ "$(cat "$out/recipe" 2>/dev/null)" = "$recipe" ]; }
 if current; then
     echo "$out/runsc"
@@ -41,28 +41,28 @@ trap 'exit 1' INT TERM
 
 say "building $version once, in 2 to 4 minutes"
 cd "$here"
-export CGO_ENABLED=0
+export CGO_ENABLED=0 GOWORK=off GOFLAGS="-trimpath -buildvcs=false"
 go mod download gvisor.dev/gvisor
 # A copy, because the filters are written into it; the module cache is read-only.
+# It lies in a copy of this module, for a path that is the same everywhere.
 cp -R "$(go list -m -f '{{.Dir}}' gvisor.dev/gvisor)" "$work/gvisor"
 chmod -R u+w "$work/gvisor"
-cp go.mod "$work/build.mod"
-cp go.sum "$work/build.sum"
-go mod edit -replace "gvisor.dev/gvisor=$work/gvisor" "$work/build.mod"
-export GOFLAGS="-modfile=$work/build.mod -trimpath -buildvcs=false"
+cp -R go.mod go.sum filters sentry "$work"
+cd "$work"
+go mod edit -replace gvisor.dev/gvisor=./gvisor
 link="-s -w -buildid= -X gvisor.dev/gvisor/runsc/version.version=$version"
 
 say "compiling the seccomp filters"
-go run ./filters "$work/gvisor" >&2
+go run ./filters gvisor >&2
 say "compiling runsc"
-go build -ldflags "$link" -o "$work/runsc" gvisor.dev/gvisor/runsc
+go build -ldflags "$link" -o runsc gvisor.dev/gvisor/runsc
 say "compiling the sidecar gvisor_sentry"
-go build -ldflags "$link" -o "$work/gvisor_sentry" ./sentry
+go build -ldflags "$link" -o gvisor_sentry ./sentry
 
 # runsc last: whoever sees the new one also sees its sidecar.
-mv -f "$work/gvisor_sentry" "$out/gvisor-bin/gvisor_sentry"
-mv -f "$work/runsc" "$out/runsc"
-echo "$recipe" > "$work/recipe"
-mv -f "$work/recipe" "$out/recipe"
+mv -f gvisor_sentry "$out/gvisor-bin/gvisor_sentry"
+mv -f runsc "$out/runsc"
+echo "$recipe" > recipe
+mv -f recipe "$out/recipe"
 say "built $("$out/runsc" --version | head -n 1)"
 echo "$out/runsc"

@@ -25,7 +25,7 @@ func main() {
 	signal.Notify(terminate, syscall.SIGTERM)
 	verbs := map[string]func([]string) (any, error){
 		"exit": exit, "sleep": sleep, "describe": describe, "eat": eat, "spin": spin, "fill": fill, "write": write,
-		"become": become, "whoami": whoami, "dial": dial, "fork": fork,
+		"become": become, "whoami": whoami, "dial": dial,
 	}
 	verb, ok := verbs[os.Args[1]]
 	if !ok {
@@ -234,19 +234,4 @@ func dial(args []string) (any, error) {
 		result[path] = text(err)
 	}
 	return result, nil
-}
-
-// fork starts sleeping children until the number or an error, and tells both.
-func fork(args []string) (any, error) {
-	n, err := strconv.Atoi(args[0])
-	if err != nil {
-		return nil, err
-	}
-	started := 0
-	for started < n && err == nil {
-		if err = exec.Command("/proc/self/exe", "sleep").Start(); err == nil {
-			started++
-		}
-	}
-	return map[string]any{"started": started, "error": text(err)}, nil
 }
