@@ -49,6 +49,9 @@ func openBackend(ctx context.Context, cfg serverConfig) (_ *parts, err error) {
 	if os.Geteuid() != 0 {
 		return nil, innerdock.Errorf(innerdock.CodeForbidden, "the server must be root, to make network namespaces and sandboxes; use sudo")
 	}
+	if err := worker.CheckData(cfg.Data); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, innerdock.Internal(err, "making the data directory")
 	}

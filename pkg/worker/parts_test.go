@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/innerdock/innerdock"
 )
 
 func TestIDsNameTheirServerAndFitInterfaceNames(t *testing.T) {
@@ -75,5 +77,15 @@ func TestLinesOfAStepsOutput(t *testing.T) {
 	w.end()
 	if len(lines) != 5 || lines[0] != "one" || lines[1] != "two" || lines[2] != "" || len(lines[3]) != maxOutputLine || lines[4] != "x" {
 		t.Fatalf("got %.100q", lines)
+	}
+}
+
+func TestADataDirectoryThatIsTooDeepIsRefused(t *testing.T) {
+	long := "/" + strings.Repeat("d", 65)
+	if err := CheckData(long); err != nil {
+		t.Errorf("%d characters: %v", len(long), err)
+	}
+	if err := CheckData(long + "d"); innerdock.CodeOf(err) != innerdock.CodeInvalid || !strings.Contains(err.Error(), "--data") {
+		t.Errorf("%d characters: %v", len(long)+1, err)
 	}
 }

@@ -16,12 +16,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/agent/wire"
 	"github.com/innerdock/innerdock/pkg/network"
 	"github.com/innerdock/innerdock/pkg/runtime"
 	"github.com/innerdock/innerdock/pkg/store"
@@ -123,6 +125,21 @@ func (w *Worker) dockerDir(id string) string  { return filepath.Join(w.sandboxDi
 // ScratchDir holds the files behind the sandboxes' writable layers. It is one
 // directory for all, because checkpoints refer to it.
 func (w *Worker) ScratchDir() string { return filepath.Join(w.Data, "scratch") }
+
+// maxSocketPath is what Linux allows for the name of a Unix socket.
+const maxSocketPath = 107
+
+// CheckData refuses a data directory that is too deep for the control sockets
+// in it.
+func CheckData(dir string) error {
+	w := Worker{Config: Config{Data: dir}}
+	longest := filepath.Join(w.controlDir(strings.Repeat("x", prefixLength+randomLength)), wire.SocketName)
+	if over := len(longest) - maxSocketPath; over > 0 {
+		return innerdock.Errorf(innerdock.CodeInvalid,
+			"the path of the data directory is %d characters too long for the sockets in it; choose a shorter --data", over)
+	}
+	return nil
+}
 
 // Lock makes sure that one server at a time uses a data directory. Take it before
 // anything in the directory is opened; closing the file gives it free.

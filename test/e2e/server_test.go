@@ -60,6 +60,7 @@ func run(m *testing.M) int {
 type server struct {
 	dir    string
 	pool   string
+	flags  []string
 	client *innerdock.Client
 	cmd    *exec.Cmd
 	log    *lockedBuffer
@@ -76,12 +77,13 @@ func newServer(pool string) (*server, error) {
 }
 
 // ownServer is a server that one test has to itself.
-func ownServer(t *testing.T, pool string) *server {
+func ownServer(t *testing.T, pool string, flags ...string) *server {
 	t.Helper()
 	s, err := newServer(pool)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.flags = flags
 	t.Cleanup(func() {
 		if err := s.remove(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
@@ -116,6 +118,7 @@ func (s *server) start(ctx context.Context) error {
 	s.cmd = exec.Command(binary, "server", "--data", s.data(), "--socket", filepath.Join(s.dir, "api.sock"),
 		"--images", filepath.Join(cacheDir(), "images"), "--runsc", strings.TrimSpace(string(runsc)),
 		"--pool", s.pool, "--log-level", "debug")
+	s.cmd.Args = append(s.cmd.Args, s.flags...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		return err
