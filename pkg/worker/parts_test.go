@@ -81,7 +81,7 @@ func TestLinesOfAStepsOutput(t *testing.T) {
 }
 
 func TestADataDirectoryThatIsTooDeepIsRefused(t *testing.T) {
-	long := "/" + strings.Repeat("d", 65)
+	long := "/" + strings.Repeat("d", 64)
 	if err := CheckData(long); err != nil {
 		t.Errorf("%d characters: %v", len(long), err)
 	}
