@@ -5,7 +5,11 @@
 # Tests start servers of their own.
 unset INNERDOCK_HOST INNERDOCK_API_KEY
 
-results=${INNERDOCK_RESULTS:-$(mktemp)}
+results=${INNERDOCK_RESULTS:-}
+if [ -z "$results" ]; then
+	results=$(mktemp)
+	trap 'rm -f "$results"' EXIT
+fi
 failed=
 
 # run NAME COMMAND... notes a command that fails.
