@@ -6,8 +6,6 @@ import (
 	"github.com/innerdock/innerdock/pkg/server"
 )
 
-//go:generate sh -c "go run ../../cmd/innerdock openapi > ../../api/openapi.yaml.new && mv ../../api/openapi.yaml.new ../../api/openapi.yaml"
-
 func (a *app) openapiCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "openapi", Short: "Print the API's OpenAPI document", Hidden: true, Args: cobra.NoArgs,

@@ -82,7 +82,13 @@ func (r *Runsc) Close(ctx context.Context) error {
 		return err
 	}
 	path := filepath.Join(r.config.Root, "null-netns")
-	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+	// More than once: two first creations at a time each mount it.
+	for err = nil; err == nil; err = unix.Unmount(path, unix.MNT_DETACH) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return innerdock.Internal(err, "unmounting runsc's empty network namespace")
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

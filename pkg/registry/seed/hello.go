@@ -8,8 +8,6 @@ import (
 	"github.com/innerdock/innerdock"
 )
 
-//go:generate env CGO_ENABLED=0 go build -trimpath "-ldflags=-s -w" -o hellobin/hello ./hello
-
 //go:embed hellobin/*
 var hellobin embed.FS
 
