@@ -37,7 +37,7 @@ func TestDocumentIsUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(document, stored) {
-		t.Errorf("%s is not what the code says; run `go generate ./pkg/cli`", path)
+		t.Errorf("%s is not what the code says; run `make generate`", path)
 	}
 }
 

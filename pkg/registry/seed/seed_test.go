@@ -41,7 +41,7 @@ func cacheDir(t *testing.T) string {
 func TestHelloWorld(t *testing.T) {
 	img, err := HelloWorld()
 	if innerdock.CodeOf(err) == innerdock.CodeUnsupported {
-		t.Fatal("the program of the image is not built; run: go generate ./pkg/registry/seed")
+		t.Fatal("the program of the image is not built; run `make build`")
 	}
 	must(t, err)
 	again, err := HelloWorld()
