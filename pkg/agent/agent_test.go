@@ -23,8 +23,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/innerdock/innerdock"
-	"github.com/innerdock/innerdock/pkg/agent/agenttest"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
+	"github.com/innerdock/innerdock/pkg/worker/home"
 )
 
 // asInit makes the test binary be the agent, as PID 1 of a PID namespace.
@@ -50,18 +50,18 @@ func config(dir string, init bool) Config {
 type rig struct {
 	t      *testing.T
 	dir    string
-	home   *agenttest.Home
+	home   *home.Home
 	client *http.Client
 }
 
 func listen(t *testing.T, dir string) *rig {
 	t.Helper()
-	home, err := agenttest.Listen(filepath.Join(dir, "agent.sock"))
+	h, err := home.Listen(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t, dir, home, home.Client()}
-	t.Cleanup(func() { r.client.CloseIdleConnections(); home.Close() })
+	r := &rig{t, dir, h, h.Client()}
+	t.Cleanup(func() { r.client.CloseIdleConnections(); h.Close() })
 	return r
 }
 
@@ -86,7 +86,7 @@ func (r *rig) wait() wire.Hello {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
 	defer cancel()
-	hello, err := r.home.Wait(ctx)
+	hello, err := r.home.Agent(ctx)
 	if err != nil {
 		r.t.Fatal("no agent came: ", err)
 	}
@@ -340,20 +340,20 @@ func TestInitEndsEverythingOnSIGTERM(t *testing.T) {
 
 func BenchmarkExecRoundTrip(b *testing.B) {
 	dir := b.TempDir()
-	home, err := agenttest.Listen(filepath.Join(dir, "agent.sock"))
+	h, err := home.Listen(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer home.Close()
+	defer h.Close()
 	ctx, cancel := context.WithCancel(b.Context())
 	var running sync.WaitGroup
 	running.Go(func() { New(config(dir, false)).Run(ctx) })
 	defer running.Wait()
 	defer cancel()
-	if _, err := home.Wait(ctx); err != nil {
+	if _, err := h.Agent(ctx); err != nil {
 		b.Fatal(err)
 	}
-	client := home.Client()
+	client := h.Client()
 	defer client.CloseIdleConnections()
 	for b.Loop() {
 		resp, err := client.Post("http://agent/processes?wait=true", "application/json", strings.NewReader(`{"args":["true"],"cwd":"/"}`))

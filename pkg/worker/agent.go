@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 
@@ -21,15 +20,6 @@ const maxReply = 1 << 20
 // agentClient speaks to one sandbox's agent.
 type agentClient struct {
 	http *http.Client
-}
-
-func newAgentClient(c *control) agentClient {
-	return agentClient{http: &http.Client{Transport: &http.Transport{
-		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: 16 << 10,
-		MaxIdleConns:           2,
-	}}}
 }
 
 // post sends body as JSON. The caller closes the reply, whose status is 2xx.

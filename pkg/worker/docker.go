@@ -158,7 +158,7 @@ func (s *sandbox) setDocker(change func(*innerdock.DockerStatus)) {
 	s.mu.Lock()
 	change(&s.docker)
 	s.mu.Unlock()
-	s.dockerChanged.fire()
+	s.dockerChanged.Fire()
 }
 
 func (s *sandbox) dockerStatus() innerdock.DockerStatus {
@@ -179,7 +179,7 @@ func (w *Worker) WaitDocker(ctx context.Context, tenant, idOrName string) (inner
 		return innerdock.DockerStatus{}, endedError(rec)
 	}
 	for {
-		changed := s.dockerChanged.next()
+		changed := s.dockerChanged.Next()
 		status := s.dockerStatus()
 		if status.State != innerdock.DockerStarting && status.State != innerdock.DockerRestarting {
 			return status, nil

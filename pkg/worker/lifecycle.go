@@ -203,7 +203,7 @@ func (w *Worker) end(s *sandbox, how ending) error {
 		if s.endErr != nil {
 			s.log.Error("sandbox could not be removed; the next start of the server tries again", "error", s.endErr)
 		}
-		s.control.Close()
+		s.home.Close()
 		_ = s.logFile.Close()
 		w.mu.Lock()
 		delete(w.live, s.id)

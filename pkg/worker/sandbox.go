@@ -11,6 +11,8 @@ import (
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/runtime"
 	"github.com/innerdock/innerdock/pkg/store"
+	"github.com/innerdock/innerdock/pkg/worker/broadcast"
+	"github.com/innerdock/innerdock/pkg/worker/home"
 )
 
 // sandbox is what the worker holds of a sandbox while it lives: its agent, its
@@ -23,8 +25,8 @@ type sandbox struct {
 	born    time.Time
 	memory  int64 // bytes
 
-	control *control
-	agent   agentClient
+	home  *home.Home
+	agent agentClient
 
 	ctx    context.Context // until the sandbox ends or the server closes
 	cancel context.CancelCauseFunc
@@ -37,7 +39,7 @@ type sandbox struct {
 
 	mu            sync.Mutex
 	docker        innerdock.DockerStatus
-	dockerChanged broadcast
+	dockerChanged broadcast.Signal
 }
 
 // errEnding cancels a sandbox's context when its end has begun.
@@ -65,11 +67,11 @@ func (w *Worker) register(rec *store.Record) (*sandbox, error) {
 		docker:  rec.Docker,
 	}
 	s.ctx, s.cancel = context.WithCancelCause(w.ctx)
-	if s.control, err = listenControl(w.controlDir(rec.ID), s.log); err != nil {
+	if s.home, err = home.Listen(w.controlDir(rec.ID), s.log); err != nil {
 		s.cancel(err)
 		return nil, errors.Join(err, file.Close())
 	}
-	s.agent = newAgentClient(s.control)
+	s.agent = agentClient{http: s.home.Client()}
 	w.mu.Lock()
 	w.live[rec.ID] = s
 	w.mu.Unlock()
@@ -79,7 +81,7 @@ func (w *Worker) register(rec *store.Record) (*sandbox, error) {
 // abandon lets go of a sandbox that goes on living without this server.
 func (s *sandbox) abandon() {
 	s.cancel(errors.New("the server is closing"))
-	s.control.Close()
+	s.home.Close()
 	_ = s.logFile.Close()
 }
 

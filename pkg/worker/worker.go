@@ -218,7 +218,7 @@ func (w *Worker) DialAgent(ctx context.Context, tenant, idOrName string) (net.Co
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
-	return s.control.dial(ctx)
+	return s.home.Dial(ctx)
 }
 
 func endedError(rec store.Record) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,7 +25,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/innerdock/innerdock"
-	"github.com/innerdock/innerdock/pkg/agent/agenttest"
 	"github.com/innerdock/innerdock/pkg/agent/child"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
 )
@@ -414,13 +414,15 @@ func TestHTTP(t *testing.T) {
 	}
 	resp := post(wire.PathDockerStart, `{"profile":"minimal"}`)
 	var last wire.DockerEvent
-	if err := agenttest.Lines(resp.Body, func(line []byte) {
+	events := json.NewDecoder(resp.Body)
+	for events.More() {
 		last = wire.DockerEvent{}
-		if err := json.Unmarshal(line, &last); err != nil {
-			t.Errorf("%s: %v", line, err)
+		if err := events.Decode(&last); err != nil {
+			t.Fatal(err)
 		}
-	}); err != nil || last.Step != wire.StepReady {
-		t.Errorf("last: %+v, %v", last, err)
+	}
+	if last.Step != wire.StepReady {
+		t.Errorf("last: %+v", last)
 	}
 	get := func(path string) (*http.Response, string) {
 		resp, err := http.Get(server.URL + path)
@@ -428,9 +430,11 @@ func TestHTTP(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		var b strings.Builder
-		agenttest.Lines(resp.Body, func(line []byte) { b.Write(line) })
-		return resp, b.String()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp, string(body)
 	}
 	if _, body := get(wire.PathDockerState + "?wait=1&not=starting"); !strings.Contains(body, `"state":"ready"`) {
 		t.Errorf("state: %s", body)

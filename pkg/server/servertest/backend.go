@@ -20,11 +20,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/yamux"
-
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/agent"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
+	"github.com/innerdock/innerdock/pkg/worker/home"
 )
 
 // Backend has sandboxes, see the package. It is a server.Backend.
@@ -45,10 +44,8 @@ type sandbox struct {
 	tenant string
 	dir    string
 	ended  chan struct{}
+	home   *home.Home
 	stop   func()
-
-	mu      sync.Mutex
-	session *yamux.Session
 }
 
 // NewBackend makes a backend whose agents end with the test.
@@ -87,10 +84,7 @@ func (b *Backend) Cut(id string) {
 	b.mu.Lock()
 	s := b.all[id]
 	b.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_ = s.session.Close()
-	s.session = nil
+	s.home.Hangup()
 }
 
 // Create starts an agent.
@@ -140,52 +134,22 @@ func (s *sandbox) start(t testing.TB, env map[string]string) error {
 	if err := os.MkdirAll(workspace, 0o755); err != nil {
 		return err
 	}
-	listener, err := net.Listen("unix", filepath.Join(s.dir, "agent.sock"))
-	if err != nil {
+	var err error
+	if s.home, err = home.Listen(s.dir, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	a := agent.New(agent.Config{
-		Socket: listener.Addr().String(), Root: s.dir, Version: "test", Log: slog.New(slog.DiscardHandler),
+		Socket: filepath.Join(s.dir, wire.SocketName), Root: s.dir, Version: "test", Log: slog.New(slog.DiscardHandler),
 	})
 	var running sync.WaitGroup
 	running.Go(func() { _ = a.Run(ctx) })
-	running.Go(func() { s.accept(listener) })
 	s.stop = sync.OnceFunc(func() {
 		cancel()
-		_ = listener.Close()
+		s.home.Close()
 		running.Wait()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.session != nil {
-			_ = s.session.Close()
-		}
 	})
 	return s.configure(ctx, env)
-}
-
-func (s *sandbox) accept(listener net.Listener) {
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		if _, err := wire.ReadLine(conn); err != nil {
-			_ = conn.Close()
-			continue
-		}
-		_ = json.NewEncoder(conn).Encode(wire.Welcome{Protocol: wire.Version})
-		config := yamux.DefaultConfig()
-		config.LogOutput = io.Discard
-		session, err := yamux.Client(conn, config)
-		if err != nil {
-			_ = conn.Close()
-			continue
-		}
-		s.mu.Lock()
-		s.session = session
-		s.mu.Unlock()
-	}
 }
 
 func (s *sandbox) configure(ctx context.Context, env map[string]string) error {
@@ -195,8 +159,8 @@ func (s *sandbox) configure(ctx context.Context, env map[string]string) error {
 	if err != nil {
 		return err
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dial(ctx) }}}
+	client := s.home.Client()
+	defer client.CloseIdleConnections()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+wire.PathConfigure, bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -211,28 +175,6 @@ func (s *sandbox) configure(ctx context.Context, env map[string]string) error {
 		return fmt.Errorf("configuring the agent: %s: %s", response.Status, text)
 	}
 	return nil
-}
-
-func (s *sandbox) dial(ctx context.Context) (net.Conn, error) {
-	ticker := time.NewTicker(time.Millisecond)
-	defer ticker.Stop()
-	for {
-		s.mu.Lock()
-		session := s.session
-		s.mu.Unlock()
-		if session != nil {
-			if stream, err := session.Open(); err == nil {
-				return stream, nil
-			}
-		}
-		select {
-		case <-ticker.C:
-		case <-s.ended:
-			return nil, innerdock.Errorf(innerdock.CodeSandboxTerminated, "sandbox %s is terminated; create another one", s.ID)
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }
 
 func (b *Backend) find(tenant, idOrName string) (*sandbox, error) {
@@ -326,6 +268,6 @@ func (b *Backend) DialAgent(ctx context.Context, tenant, idOrName string) (net.C
 	case <-s.ended:
 		return nil, innerdock.Errorf(innerdock.CodeSandboxTerminated, "sandbox %s is terminated; create another one", s.ID)
 	default:
-		return s.dial(ctx)
+		return s.home.Dial(ctx)
 	}
 }

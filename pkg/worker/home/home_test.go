@@ -1,4 +1,4 @@
-package worker
+package home
 
 import (
 	"context"
@@ -14,15 +14,16 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
+	"go.uber.org/goleak"
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
 )
 
-func newControl(t *testing.T) (*control, string) {
+func newHome(t *testing.T) (*Home, string) {
 	t.Helper()
 	dir := t.TempDir()
-	c, err := listenControl(dir, slog.New(slog.DiscardHandler))
+	c, err := Listen(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,11 +62,17 @@ func answer(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }
 }
 
-func get(t *testing.T, c *control) string {
+func get(t *testing.T, h *Home) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	resp, err := newAgentClient(c).do(ctx, http.MethodGet, "/", nil, nil)
+	client := h.Client()
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return err.Error()
 	}
@@ -78,7 +85,7 @@ func get(t *testing.T, c *control) string {
 }
 
 func TestTheLastAgentToConnectIsTheOne(t *testing.T) {
-	c, socket := newControl(t)
+	c, socket := newHome(t)
 	first := dialHome(t, socket, answer("first"))
 	if got := get(t, c); got != "first" {
 		t.Fatalf("got %q", got)
@@ -95,7 +102,7 @@ func TestTheLastAgentToConnectIsTheOne(t *testing.T) {
 }
 
 func TestARequestWaitsForAnAgentThatReDials(t *testing.T) {
-	c, socket := newControl(t)
+	c, socket := newHome(t)
 	got := make(chan string, 1)
 	go func() { got <- get(t, c) }()
 	dialHome(t, socket, answer("here"))
@@ -105,20 +112,20 @@ func TestARequestWaitsForAnAgentThatReDials(t *testing.T) {
 }
 
 func TestWithoutAgentARequestEndsWithItsContext(t *testing.T) {
-	c, _ := newControl(t)
+	c, _ := newHome(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := c.dial(ctx); innerdock.CodeOf(err) != innerdock.CodeUnavailable {
+	if _, err := c.Dial(ctx); innerdock.CodeOf(err) != innerdock.CodeUnavailable {
 		t.Fatalf("got %v", err)
 	}
 	c.Close()
-	if _, err := c.dial(t.Context()); innerdock.CodeOf(err) != innerdock.CodeSandboxTerminated {
+	if _, err := c.Dial(t.Context()); innerdock.CodeOf(err) != innerdock.CodeSandboxTerminated {
 		t.Fatalf("got %v", err)
 	}
 }
 
 func TestRudePeersAreRefusedAndTheNextIsServed(t *testing.T) {
-	c, socket := newControl(t)
+	c, socket := newHome(t)
 	for name, hello := range map[string]string{
 		"not json":        "GET / HTTP/1.1\r\n",
 		"an endless line": strings.Repeat("x", 2*wire.MaxLine),
@@ -145,20 +152,60 @@ func TestRudePeersAreRefusedAndTheNextIsServed(t *testing.T) {
 	}
 }
 
-func TestAnAgentsErrorsKeepTheirCodeAndAreCapped(t *testing.T) {
-	c, socket := newControl(t)
-	reply := `{"code":"command_not_found","message":"no such command"}`
-	dialHome(t, socket, func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(422)
-		_, _ = io.WriteString(w, reply)
-	})
-	_, err := newAgentClient(c).do(t.Context(), http.MethodGet, "/", nil, nil)
-	if innerdock.CodeOf(err) != innerdock.CodeCommandNotFound {
-		t.Fatalf("got %v", err)
+func TestHangupAndAgent(t *testing.T) {
+	h, socket := newHome(t)
+	session := dialHome(t, socket, answer("here"))
+	if hello, err := h.Agent(t.Context()); err != nil || hello.Protocol != wire.Version {
+		t.Fatalf("%+v, %v", hello, err)
 	}
-	reply = strings.Repeat("<html>", maxReply)
-	_, err = newAgentClient(c).do(t.Context(), http.MethodGet, "/", nil, nil)
-	if innerdock.CodeOf(err) != innerdock.CodeUnavailable || len(err.Error()) > 200 {
-		t.Fatalf("got %.300v", err)
+	h.Hangup()
+	<-session.CloseChan()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if hello, err := h.Agent(ctx); err == nil {
+		t.Fatalf("after the end there is still %+v", hello)
 	}
 }
+
+func TestCloseEndsTheSession(t *testing.T) {
+	h, socket := newHome(t)
+	session := dialHome(t, socket, answer("here"))
+	if got := get(t, h); got != "here" {
+		t.Fatalf("got %q", got)
+	}
+	h.Close()
+	select {
+	case <-session.CloseChan():
+	case <-time.After(5 * time.Second):
+		t.Fatal("the agent's connection outlives its home")
+	}
+}
+
+// Who connects and is refused, again and again, does not fill the log.
+func TestRefusalsDoNotFillTheLog(t *testing.T) {
+	var log countingWriter
+	dir := t.TempDir()
+	h, err := Listen(dir, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		conn, err := net.Dial("unix", filepath.Join(dir, wire.SocketName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, "rubbish\n")
+		_, _ = io.ReadAll(conn)
+		_ = conn.Close()
+	}
+	h.Close()
+	if log.lines != 1 {
+		t.Errorf("100 refusals made %d lines", log.lines)
+	}
+}
+
+type countingWriter struct{ lines int }
+
+func (w *countingWriter) Write(p []byte) (int, error) { w.lines++; return len(p), nil }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
