@@ -44,7 +44,7 @@ type SandboxSpec struct {
 	Image   string            `json:"image" doc:"ID of a built image (see POST /v1/images)." minLength:"1"`
 	CPU     float64           `json:"cpu,omitempty" doc:"Cores; 0.1 to the machine's. Default 1."`
 	Memory  string            `json:"memory,omitempty" doc:"A quantity such as 512Mi or 4Gi. Default 1Gi."`
-	Disk    string            `json:"disk,omitempty" doc:"Writable disk, Docker's data included, as a quantity. Default 10Gi."`
+	Disk    string            `json:"disk,omitempty" doc:"What the root's changes, /tmp and Docker's data may each take on disk, as a quantity. Default 10Gi."`
 	GPU     string            `json:"gpu,omitempty" doc:"Refused: this server offers no GPU."`
 	Env     map[string]string `json:"env,omitempty" doc:"Environment of every process."`
 	Docker  DockerSpec        `json:"docker,omitempty"`

@@ -29,7 +29,7 @@ func (f *sandboxFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.name, "name", "", "name, unique among your live sandboxes")
 	flags.Float64Var(&f.cpu, "cpu", 0, "cores (default 1)")
 	flags.StringVar(&f.memory, "memory", "", "memory, such as 512Mi or 4Gi (default 1Gi)")
-	flags.StringVar(&f.disk, "disk", "", "writable disk, Docker's data included (default 10Gi)")
+	flags.StringVar(&f.disk, "disk", "", "disk for each of changes to the root, /tmp and Docker's data (default 10Gi)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "NAME=VALUE for every process (repeatable)")
 	flags.BoolVar(&f.docker, "docker", false, "run Docker in it; installs it in the image where that is built here")
 	flags.StringVar(&f.profile, "docker-profile", "", "full or minimal (default full)")

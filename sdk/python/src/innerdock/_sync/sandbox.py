@@ -44,7 +44,8 @@ class Sandbox:
     memory (str or int):
         A size such as ``"512Mi"`` or ``"4Gi"``; a number is MiB.
     disk (str or int):
-        The writable disk, Docker's data included. The server's default is 10Gi.
+        What changes to the root, `/tmp` and Docker's data may each take on disk. The
+        server's default is 10Gi.
     gpu (str):
         Refused by servers without GPUs.
     env (dict):
