@@ -19,7 +19,7 @@ import (
 
 // RunscConfig says which runsc is used, and how.
 type RunscConfig struct {
-	Path     string       // the runsc binary; its sidecars lie in gvisor-bin/ beside it
+	Path     string       // the runsc binary, as tools/runsc/build.sh makes it
 	Root     string       // runsc's state; made if it is missing; one server's alone
 	Platform string       // "systrap" (also for ""), "kvm" or "ptrace"
 	DebugLog string       // directory for gVisor's verbose logs; "": none

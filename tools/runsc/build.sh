@@ -1,7 +1,10 @@
 #!/bin/sh
-# Builds the pinned runsc, and the sidecars that make sandboxes start faster,
-# unless they are there already. Prints the path of runsc on stdout and progress
-# on stderr. `build.sh --path` prints the path alone, built or not.
+# Builds the pinned runsc, with its seccomp filters compiled in, unless it is
+# there already. Prints its path on stdout and progress on stderr.
+#   build.sh             build it if it is missing
+#   build.sh --path      print the path alone, built or not
+#   build.sh --into DIR  build it into DIR, and the sidecar gvisor_sentry as well,
+#                        for measure.sh
 #
 # The result is outside the checkout, by version:
 #   ${INNERDOCK_CACHE:-${XDG_CACHE_HOME:-~/.cache}/innerdock}/runsc/VERSION/runsc
@@ -14,55 +17,62 @@ cache=${INNERDOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/innerdock}
 version=$(sed -n 's|^.*gvisor\.dev/gvisor \(v[^ ]*\).*$|\1|p' "$here/go.mod")
 out=$cache/runsc/$version
 
-if [ "${1:-}" = --path ]; then
-    echo "$out/runsc"
-    exit
-fi
 say() { echo "runsc: $*" >&2; }
 
-recipe=$(cd "$here" && cat build.sh go.mod go.sum filters/* sentry/* | sha256sum | cut -d' ' -f1)
-current() { [ -x "$out/runsc" ] && [ -x "$out/gvisor-bin/gvisor_sentry" ] && [ "$(cat "$out/recipe" 2>/dev/null)" = "$recipe" ]; }
-if current; then
+# prepare makes a working directory and goes there: a copy of this module with a
+# copy of gVisor's source, because the filters are written into it. Its path
+# relative to the module is what ends up in the binary.
+prepare() {
+    mkdir -p "$cache/runsc"
+    work=$(mktemp -d "$cache/runsc/building.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    trap 'exit 1' INT TERM
+    export CGO_ENABLED=0 GOWORK=off GOFLAGS="-trimpath -buildvcs=false"
+    cd "$here"
+    go mod download gvisor.dev/gvisor
+    cp -R "$(go list -m -f '{{.Dir}}' gvisor.dev/gvisor)" "$work/gvisor"
+    chmod -R u+w "$work/gvisor"
+    cp -R go.mod go.sum filters sentry "$work"
+    cd "$work"
+    go mod edit -replace gvisor.dev/gvisor=./gvisor
+    say "compiling the seccomp filters"
+    go run ./filters gvisor >&2
+}
+
+# compile PACKAGE FILE
+compile() {
+    say "compiling $(basename "$2")"
+    go build -ldflags "-s -w -buildid= -X gvisor.dev/gvisor/runsc/version.version=$version" -o "$2" "$1"
+}
+
+current() { [ -x "$out/runsc" ] && [ "$(cat "$out/recipe" 2>/dev/null)" = "$recipe" ]; }
+
+case ${1:-} in
+--path)
     echo "$out/runsc"
-    exit
+    exit ;;
+--into)
+    target=$(mkdir -p "$2/gvisor-bin" && cd "$2" && pwd)
+    prepare
+    compile gvisor.dev/gvisor/runsc "$target/runsc"
+    compile ./sentry "$target/gvisor-bin/gvisor_sentry"
+    exit ;;
+esac
+
+recipe=$(cd "$here" && cat build.sh go.mod go.sum filters/* | sha256sum | cut -d' ' -f1)
+if ! current; then
+    mkdir -p "$out"
+    exec 9>"$cache/runsc/lock"
+    flock 9
 fi
-
-mkdir -p "$out/gvisor-bin"
-exec 9>"$cache/runsc/lock"
-flock 9
-if current; then # another build was faster
-    echo "$out/runsc"
-    exit
+if ! current; then # no other build was faster
+    say "building $version once, in 2 to 4 minutes"
+    prepare
+    compile gvisor.dev/gvisor/runsc runsc
+    mv -f runsc "$out/runsc"
+    rm -rf "$out/gvisor-bin" # of an earlier recipe
+    echo "$recipe" >recipe
+    mv -f recipe "$out/recipe"
+    say "built $("$out/runsc" --version | head -n 1)"
 fi
-
-work=$(mktemp -d "$cache/runsc/building.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
-
-say "building $version once, in 2 to 4 minutes"
-cd "$here"
-export CGO_ENABLED=0 GOWORK=off GOFLAGS="-trimpath -buildvcs=false"
-go mod download gvisor.dev/gvisor
-# A copy, because the filters are written into it; the module cache is read-only.
-# It lies in a copy of this module, for a path that is the same everywhere.
-cp -R "$(go list -m -f '{{.Dir}}' gvisor.dev/gvisor)" "$work/gvisor"
-chmod -R u+w "$work/gvisor"
-cp -R go.mod go.sum filters sentry "$work"
-cd "$work"
-go mod edit -replace gvisor.dev/gvisor=./gvisor
-link="-s -w -buildid= -X gvisor.dev/gvisor/runsc/version.version=$version"
-
-say "compiling the seccomp filters"
-go run ./filters gvisor >&2
-say "compiling runsc"
-go build -ldflags "$link" -o runsc gvisor.dev/gvisor/runsc
-say "compiling the sidecar gvisor_sentry"
-go build -ldflags "$link" -o gvisor_sentry ./sentry
-
-# runsc last: whoever sees the new one also sees its sidecar.
-mv -f gvisor_sentry "$out/gvisor-bin/gvisor_sentry"
-mv -f runsc "$out/runsc"
-echo "$recipe" > recipe
-mv -f recipe "$out/recipe"
-say "built $("$out/runsc" --version | head -n 1)"
 echo "$out/runsc"
