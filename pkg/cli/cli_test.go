@@ -200,7 +200,6 @@ func TestInterruptEarly(t *testing.T) {
 	if n := r.backend.Live(); n != 0 {
 		t.Errorf("%d sandboxes left after an interrupted create", n)
 	}
-	r.backend.Created = nil
 	cmd = program(r, "run", "slow:latest", "--", "sleep", "60")
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
