@@ -187,11 +187,11 @@ func TestInterruptEarly(t *testing.T) {
 	defer stop()
 	cmd := program(r, "run", "python3.11", "--", "sleep", "60")
 	started := make(chan *os.Process, 1)
-	r.backend.Created = func(innerdock.Sandbox) {
+	r.backend.OnCreate(func(innerdock.Sandbox) {
 		_ = (<-started).Signal(syscall.SIGINT)
 		timer := time.NewTimer(100 * time.Millisecond) // for the signal to arrive
 		<-timer.C
-	}
+	})
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -177,12 +177,12 @@ func TestBuildEndsWithItsClient(t *testing.T) {
 func TestCreateForNobody(t *testing.T) {
 	r := newRig(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	r.backend.Created = func(innerdock.Sandbox) {
+	r.backend.OnCreate(func(innerdock.Sandbox) {
 		cancel()
 		eventually(t, "the server hears that the client has left", func() bool { return ctx.Err() != nil })
 		timer := time.NewTimer(100 * time.Millisecond) // for the end of the connection to arrive
 		<-timer.C
-	}
+	})
 	_, err := r.client.CreateSandbox(ctx, innerdock.SandboxSpec{Image: "x"})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("the client got %v", err)

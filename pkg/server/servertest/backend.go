@@ -30,13 +30,12 @@ import (
 type Backend struct {
 	// Docker is the state that Docker of a sandbox comes to; nil is ready.
 	Docker func(innerdock.SandboxSpec) innerdock.DockerStatus
-	// Created is called in Create before it returns.
-	Created func(innerdock.Sandbox)
 
-	t    testing.TB
-	mu   sync.Mutex
-	last int
-	all  map[string]*sandbox
+	t       testing.TB
+	mu      sync.Mutex
+	last    int
+	all     map[string]*sandbox
+	created func(innerdock.Sandbox)
 }
 
 type sandbox struct {
@@ -57,6 +56,13 @@ func NewBackend(t testing.TB) *Backend {
 		}
 	})
 	return b
+}
+
+// OnCreate has Create call created before it returns.
+func (b *Backend) OnCreate(created func(innerdock.Sandbox)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.created = created
 }
 
 // Dir is the directory that a sandbox sees files under: /workspace is in it.
@@ -107,13 +113,13 @@ func (b *Backend) Create(ctx context.Context, tenant string, spec innerdock.Sand
 		CPU: 1, Memory: 1 << 30, Disk: 10 << 30, CreatedAt: time.Now().UTC(), Docker: b.docker(spec),
 	}}
 	b.all[s.ID] = s
-	made := s.Sandbox
+	made, created := s.Sandbox, b.created
 	b.mu.Unlock()
 	if err := s.start(b.t, spec.Env); err != nil {
 		return innerdock.Sandbox{}, err
 	}
-	if b.Created != nil {
-		b.Created(made)
+	if created != nil {
+		created(made)
 	}
 	return made, nil
 }
