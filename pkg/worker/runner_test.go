@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"log/slog"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"github.com/innerdock/innerdock/pkg/network"
 	"github.com/innerdock/innerdock/pkg/runtime"
 	"github.com/innerdock/innerdock/pkg/store"
+	"github.com/innerdock/innerdock/test/freepool"
 )
 
 // realWorker is a worker on the real runtime, network and store.
@@ -48,7 +48,11 @@ func realWorker(t *testing.T) *Worker {
 		t.Fatal(err)
 	}
 	closed(db.Close)
-	nw, err := network.Open(ctx, network.Config{Prefix: Prefix(data), Pool: netip.MustParsePrefix("10.224.0.0/20"), Log: log})
+	pool, err := freepool.In(224)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nw, err := network.Open(ctx, network.Config{Prefix: Prefix(data), Pool: pool, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

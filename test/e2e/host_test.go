@@ -61,7 +61,7 @@ func waitEmpty(t *testing.T, s *server) {
 // The server is killed while sandboxes live: they go on, and the next server
 // takes them over with their processes, output and Docker.
 func TestSandboxesOutliveTheServer(t *testing.T) {
-	s := ownServer(t, "10.221.0.0/20")
+	s := ownServer(t, 221)
 	if err := s.seed(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestSandboxesOutliveTheServer(t *testing.T) {
 // The server is killed in the middle of creations and endings, again and again.
 // The next one removes what is left, whatever step it was at.
 func TestAKilledServerLeavesNothing(t *testing.T) {
-	s := ownServer(t, "10.222.0.0/20")
+	s := ownServer(t, 222)
 	image := s.image(t, python).ID
 	for i := range 12 {
 		done := make(chan struct{})

@@ -20,6 +20,7 @@ import (
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/test/census"
+	"github.com/innerdock/innerdock/test/freepool"
 )
 
 // binary is what `make build` makes.
@@ -38,7 +39,7 @@ func run(m *testing.M) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var err error
-	if shared, err = newServer("10.220.0.0/20"); err == nil {
+	if shared, err = newServer(220); err == nil {
 		err = shared.start(ctx)
 	}
 	if err == nil {
@@ -67,19 +68,24 @@ type server struct {
 	exited chan struct{}
 }
 
-func newServer(pool string) (*server, error) {
+// newServer is a server in an address pool that begins with 10.second.
+func newServer(second byte) (*server, error) {
+	pool, err := freepool.In(second)
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("/var/tmp", "idk-")
 	if err != nil {
 		return nil, err
 	}
 	client, err := innerdock.New("unix://"+filepath.Join(dir, "api.sock"), "")
-	return &server{dir: dir, pool: pool, client: client, log: &lockedBuffer{}}, err
+	return &server{dir: dir, pool: pool.String(), client: client, log: &lockedBuffer{}}, err
 }
 
 // ownServer is a server that one test has to itself.
-func ownServer(t *testing.T, pool string, flags ...string) *server {
+func ownServer(t *testing.T, second byte, flags ...string) *server {
 	t.Helper()
-	s, err := newServer(pool)
+	s, err := newServer(second)
 	if err != nil {
 		t.Fatal(err)
 	}

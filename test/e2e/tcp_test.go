@@ -19,7 +19,7 @@ func TestKeysOverTCP(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s := ownServer(t, "10.225.0.0/20", "--listen", address)
+	s := ownServer(t, 225, "--listen", address)
 	key := func(tenant string) (string, *innerdock.Client) {
 		t.Helper()
 		made := s.cli(t, nil, "key", "create", "--tenant", tenant, "-o", "json")

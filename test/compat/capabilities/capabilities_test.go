@@ -7,7 +7,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,9 +19,6 @@ import (
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/runtime"
 )
-
-// pool is for this test's sandboxes alone.
-var pool = netip.MustParsePrefix("10.229.0.0/20")
 
 // atOnce sandboxes are tried at a time, each for no longer than trialTime and
 // each check no longer than checkTime.

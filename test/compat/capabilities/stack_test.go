@@ -23,6 +23,7 @@ import (
 	"github.com/innerdock/innerdock/pkg/server"
 	"github.com/innerdock/innerdock/pkg/store"
 	"github.com/innerdock/innerdock/pkg/worker"
+	"github.com/innerdock/innerdock/test/freepool"
 )
 
 const registryPort = 5000
@@ -110,6 +111,10 @@ func newStack(t *testing.T) *stack {
 	must(err)
 	closing("the store", db.Close)
 	prefix := worker.Prefix(dir)
+	pool, err := freepool.In(229)
+	if err != nil {
+		t.Fatal(err)
+	}
 	nw, err := network.Open(ctx, network.Config{Prefix: prefix, Pool: pool, RegistryPort: registryPort, Log: log})
 	must(err)
 	closing("the network", nw.Close)

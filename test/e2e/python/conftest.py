@@ -7,6 +7,7 @@ anything of it is left on the host.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import subprocess
@@ -25,8 +26,19 @@ sys.path[:0] = [str(path) for path in SOURCES]
 
 from innerdock import Client, Image, Sandbox, SandboxInstance  # noqa: E402
 
-POOL = "10.223.0.0/20"
+POOL = 223  # the second byte of the address pool
 CACHE = Path(os.environ.get("INNERDOCK_CACHE") or Path.home() / ".cache" / "innerdock")
+
+
+def free_pool(second: int) -> str:
+    """Returns the first /20 of 10.SECOND.0.0/16 that no interface has an address in."""
+    shown = subprocess.run(["ip", "-4", "-oneline", "address"], capture_output=True, text=True, check=True).stdout
+    taken = [ipaddress.ip_interface(line.split()[3]).network for line in shown.splitlines()]
+    for third in range(0, 256, 16):
+        pool = ipaddress.ip_network(f"10.{second}.{third}.0/20")
+        if not any(pool.overlaps(network) for network in taken):
+            return str(pool)
+    raise AssertionError(f"every part of 10.{second}.0.0/16 is in use; see `ip address`")
 
 
 class Server:
@@ -46,7 +58,7 @@ class Server:
         runsc = os.environ.get("INNERDOCK_RUNSC")
         command = [
             *(self.binary, "server", "--data", self.directory / "data", "--images", images),
-            *("--socket", self.directory / "api.sock", "--pool", POOL),
+            *("--socket", self.directory / "api.sock", "--pool", free_pool(POOL)),
             *(["--runsc", runsc] if runsc else []),
         ]
         with open(self.log, "ab") as log:
@@ -80,17 +92,9 @@ class Server:
 
     def left_over(self) -> list[str]:
         """Returns what the host still has of this server's sandboxes."""
-        with open("/proc/self/mounts") as mounts:
-            found = [line for line in mounts if str(self.directory) in line]
-        found += [str(path) for path in (self.directory / "data" / "sandboxes").glob("*")]
-        for directory in Path("/proc").glob("[0-9]*"):
-            try:
-                line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-            if str(self.directory) in line:
-                found.append(f"process {directory.name}: {line[:160]}")
-        return found
+        command = ["go", "run", "./test/census/list", str(self.directory / "data")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
 
 
 @pytest.fixture(scope="session")

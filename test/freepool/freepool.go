@@ -1,0 +1,34 @@
+// Package freepool finds addresses for a test's sandboxes.
+package freepool
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// In returns the first /20 of 10.second.0.0/16 that no interface of this
+// host has an address in: a test that was killed may have left its own. Tests
+// that run at the same time use different numbers.
+func In(second byte) (netip.Prefix, error) {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	for third := 0; third < 256; third += 16 {
+		pool := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, second, byte(third), 0}), 20)
+		if !overlaps(pool, addresses) {
+			return pool, nil
+		}
+	}
+	return netip.Prefix{}, fmt.Errorf("every part of 10.%d.0.0/16 is in use; see `ip address`", second)
+}
+
+func overlaps(pool netip.Prefix, addresses []net.Addr) bool {
+	for _, address := range addresses {
+		if prefix, err := netip.ParsePrefix(address.String()); err == nil && prefix.Masked().Overlaps(pool) {
+			return true
+		}
+	}
+	return false
+}
