@@ -32,7 +32,8 @@ CACHE = Path(os.environ.get("INNERDOCK_CACHE") or Path.home() / ".cache" / "inne
 
 def free_pool(second: int) -> str:
     """Returns the first /20 of 10.SECOND.0.0/16 that no interface has an address in."""
-    shown = subprocess.run(["ip", "-4", "-oneline", "address"], capture_output=True, text=True, check=True).stdout
+    command = ["ip", "-4", "-oneline", "address"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     taken = [ipaddress.ip_interface(line.split()[3]).network for line in shown.splitlines()]
     for third in range(0, 256, 16):
         pool = ipaddress.ip_network(f"10.{second}.{third}.0/20")
