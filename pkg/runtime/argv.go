@@ -13,6 +13,9 @@ import (
 // panicLog is where a dying sandbox kernel writes its last words, in the bundle.
 const panicLog = "panic.log"
 
+// pidFile is where runsc writes the kernel's process ID, in the bundle.
+const pidFile = "sandbox.pid"
+
 func (c RunscConfig) argv(verb string, args ...string) []string {
 	return append([]string{"--root=" + c.Root, verb}, args...)
 }
@@ -42,7 +45,7 @@ func (c RunscConfig) createArgv(s Spec, errorLog string) []string {
 	if c.DebugLog != "" {
 		argv = append(argv, "--debug", "--debug-log="+c.DebugLog+"/")
 	}
-	return append(argv, "create", "--bundle="+s.BundleDir, s.ID)
+	return append(argv, "create", "--bundle="+s.BundleDir, "--pid-file="+filepath.Join(s.BundleDir, pidFile), s.ID)
 }
 
 func (c RunscConfig) killArgv(id string, sig syscall.Signal) []string {

@@ -16,7 +16,7 @@ import (
 // medians. tools/runsc/measure.sh runs it for several builds of runsc.
 func BenchmarkStart(b *testing.B) {
 	inTwo := func(b *testing.B, h host, s runtime.Spec) {
-		if err := h.Create(b.Context(), s); err != nil {
+		if _, err := h.Create(b.Context(), s); err != nil {
 			b.Fatal(err)
 		}
 		if err := h.Start(b.Context(), s.ID); err != nil {

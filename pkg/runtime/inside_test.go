@@ -24,7 +24,7 @@ func (h host) launch(t testing.TB, s runtime.Spec) (told func(any)) {
 	t.Helper()
 	told = runtimetest.Telling(t, s)
 	t.Cleanup(func() { h.remove(t, s.ID) })
-	if err := h.Create(t.Context(), s); err != nil {
+	if _, err := h.Create(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.Start(t.Context(), s.ID); err != nil {
@@ -230,7 +230,7 @@ func TestSurvivesItsCreator(t *testing.T) {
 	h := newHost(t)
 	s := h.spec(t, "sleep")
 	t.Cleanup(func() { h.remove(t, s.ID) })
-	if err := h.Create(t.Context(), s); err != nil {
+	if _, err := h.Create(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.Start(t.Context(), s.ID); err != nil {

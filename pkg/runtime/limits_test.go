@@ -164,7 +164,7 @@ func TestDeleteKillsWhatIsLeft(t *testing.T) {
 	h := newHost(t)
 	s := h.spec(t, "sleep")
 	told := h.launch(t, h.spec(t, "describe")) // a neighbour that must survive
-	if err := h.Create(t.Context(), s); err != nil {
+	if _, err := h.Create(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	state, err := h.State(t.Context(), s.ID)

@@ -98,32 +98,35 @@ func (r *Runsc) Close(ctx context.Context) error {
 }
 
 // Create implements Runtime.
-func (r *Runsc) Create(ctx context.Context, s Spec) error {
+func (r *Runsc) Create(ctx context.Context, s Spec) (pid int, err error) {
 	if err := s.Validate(); err != nil {
-		return err
+		return 0, err
 	}
 	// Asked first, because a failed creation is undone below, and a sandbox that
 	// was there before must survive the attempt.
 	if r.exists(s.ID) {
-		return stateError(innerdock.CodeConflict, ErrExists, s.ID)
+		return 0, stateError(innerdock.CodeConflict, ErrExists, s.ID)
 	}
 	if err := writeBundle(s); err != nil {
-		return err
+		return 0, err
 	}
 	errorLog := filepath.Join(s.BundleDir, "runsc.log")
-	err := r.callDetached(ctx, r.config.createArgv(s, errorLog), errorLog)
+	err = r.callDetached(ctx, r.config.createArgv(s, errorLog), errorLog)
 	if err == nil {
-		return nil
+		pid, err = readPID(filepath.Join(s.BundleDir, pidFile))
+	}
+	if err == nil {
+		return pid, nil
 	}
 	if said(err, "container already exists") {
-		return stateError(innerdock.CodeConflict, ErrExists, s.ID)
+		return 0, stateError(innerdock.CodeConflict, ErrExists, s.ID)
 	}
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	if left := r.Delete(undo, s.ID); left != nil {
 		r.log.Error("removing a sandbox whose creation failed", "sandbox", s.ID, "error", left)
 	}
-	return explain(err, s.ID, "creating the sandbox")
+	return 0, explain(err, s.ID, "creating the sandbox")
 }
 
 // Start implements Runtime.
@@ -301,6 +304,15 @@ func explain(err error, id, doing string) error {
 		return stateError(innerdock.CodeConflict, ErrState, id)
 	}
 	return innerdock.Internal(err, doing)
+}
+
+// readPID reads the file that runsc writes the kernel's process ID to.
+func readPID(path string) (int, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
 }
 
 // readErrorLog returns the messages of runsc's --log file.

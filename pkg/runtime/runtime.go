@@ -23,10 +23,11 @@ import (
 // Runtime runs sandboxes. Its errors are *innerdock.Error and, where the caller
 // can act on them, one of the Err values below.
 type Runtime interface {
-	// Create makes the sandbox: its kernel runs, its PID 1 does not yet. The
+	// Create makes the sandbox: its kernel runs, its PID 1 does not yet. It returns
+	// the kernel's process ID on the host, as State does later. The
 	// control and agent directories and the network namespace must exist. When it
 	// fails, or ctx ends, nothing of the sandbox is left. Errors: ErrExists.
-	Create(ctx context.Context, spec Spec) error
+	Create(ctx context.Context, spec Spec) (pid int, err error)
 	// Start runs PID 1 of a created sandbox. Errors: ErrNotFound, ErrState.
 	Start(ctx context.Context, id string) error
 	// State reports where a sandbox is. Errors: ErrNotFound.

@@ -95,7 +95,7 @@ func TestMessagesOfRunsc(t *testing.T) {
 	if err := r.Start(t.Context(), s.ID); errors.Is(err, runtime.ErrNotFound) || !strings.Contains(err.Error(), "a pity") {
 		t.Errorf("an unknown error became %v", err)
 	}
-	if err := r.Create(t.Context(), s); innerdock.CodeOf(err) != innerdock.CodeInternal || !strings.Contains(err.Error(), "no space for it") {
+	if _, err := r.Create(t.Context(), s); innerdock.CodeOf(err) != innerdock.CodeInternal || !strings.Contains(err.Error(), "no space for it") {
 		t.Errorf("a failed creation became %v", err)
 	}
 }

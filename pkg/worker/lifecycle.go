@@ -83,20 +83,17 @@ func (w *Worker) start(ctx context.Context, s *sandbox, rec *store.Record, root 
 	if err := w.prepareDirs(spec); err != nil {
 		return err
 	}
-	if err := w.Runtime.Create(ctx, spec); err != nil {
+	pid, err := w.Runtime.Create(ctx, spec)
+	if err != nil {
 		return err
+	}
+	if err := w.watch(s, pid); err != nil {
+		return innerdock.Errorf(innerdock.CodeInternal, "the sandbox died while it was made: %w", err)
 	}
 	if err := w.Runtime.Start(ctx, s.id); err != nil {
 		return err
 	}
-	state, err := w.Runtime.State(ctx, s.id)
-	if err != nil {
-		return err
-	}
 	clock.lap("runtime")
-	if err := w.watch(s, state.PID); err != nil {
-		return innerdock.Errorf(innerdock.CodeInternal, "the sandbox died while it started: %w", err)
-	}
 	if err := w.greet(ctx, s, rec, endpoint); err != nil {
 		return err
 	}

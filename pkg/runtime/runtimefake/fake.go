@@ -68,27 +68,27 @@ func untilTerminated(ctx context.Context, _ runtime.Spec, signals <-chan syscall
 }
 
 // Create implements runtime.Runtime. A Rootfs that ends in ".missing" fails.
-func (f *Fake) Create(ctx context.Context, spec runtime.Spec) error {
+func (f *Fake) Create(ctx context.Context, spec runtime.Spec) (pid int, err error) {
 	if err := spec.Validate(); err != nil {
-		return err
+		return 0, err
 	}
 	if ctx.Err() != nil {
-		return innerdock.Errorf(innerdock.CodeTimeout, "creating the sandbox was given up: %w", context.Cause(ctx))
+		return 0, innerdock.Errorf(innerdock.CodeTimeout, "creating the sandbox was given up: %w", context.Cause(ctx))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.sandboxes[spec.ID] != nil {
-		return innerdock.Errorf(innerdock.CodeConflict, "%w: %s", runtime.ErrExists, spec.ID)
+		return 0, innerdock.Errorf(innerdock.CodeConflict, "%w: %s", runtime.ErrExists, spec.ID)
 	}
 	if strings.HasSuffix(spec.Rootfs, ".missing") {
-		return innerdock.Errorf(innerdock.CodeInternal, "there is no %s", spec.Rootfs)
+		return 0, innerdock.Errorf(innerdock.CodeInternal, "there is no %s", spec.Rootfs)
 	}
 	f.nextPID++
 	f.sandboxes[spec.ID] = &sandbox{
 		spec: spec, status: runtime.Created, pid: f.nextPID,
 		signals: make(chan syscall.Signal, 16), ended: make(chan struct{}),
 	}
-	return nil
+	return f.nextPID, nil
 }
 
 // Start implements runtime.Runtime. The program outlives ctx; Delete waits for it.

@@ -84,8 +84,18 @@ func (c *check) create(guest ...string) string {
 			c.Error(err)
 		}
 	})
-	c.must(c.Runtime.Create(c.ctx, s))
+	pid, err := c.Runtime.Create(c.ctx, s)
+	c.must(err)
+	if state := c.state(s.ID, runtime.Created); state.PID != pid || pid <= 0 {
+		c.Errorf("Create tells the process ID %d and State %d", pid, state.PID)
+	}
 	return s.ID
+}
+
+// again creates a sandbox that may be there already.
+func (c *check) again(s runtime.Spec) error {
+	_, err := c.Runtime.Create(c.ctx, s)
+	return err
 }
 
 func (c *check) start(guest ...string) string {
@@ -183,11 +193,11 @@ func killed(c *check) { c.endsWith(128+int(syscall.SIGKILL), syscall.SIGKILL, "s
 func taken(c *check) {
 	s := c.NewSpec(c.T, "sleep")
 	c.Cleanup(func() { _ = c.Runtime.Delete(context.WithoutCancel(c.ctx), s.ID) })
-	c.must(c.Runtime.Create(c.ctx, s))
-	c.is(c.Runtime.Create(c.ctx, s), runtime.ErrExists, innerdock.CodeConflict)
+	c.must(c.again(s))
+	c.is(c.again(s), runtime.ErrExists, innerdock.CodeConflict)
 	c.state(s.ID, runtime.Created)
 	c.must(c.Runtime.Start(c.ctx, s.ID))
-	c.is(c.Runtime.Create(c.ctx, s), runtime.ErrExists, innerdock.CodeConflict)
+	c.is(c.again(s), runtime.ErrExists, innerdock.CodeConflict)
 	c.state(s.ID, runtime.Running)
 }
 
@@ -267,7 +277,7 @@ func badSpecs(c *check) {
 	} {
 		s := c.NewSpec(c.T, "sleep")
 		spoil(&s)
-		if err := c.Runtime.Create(c.ctx, s); innerdock.CodeOf(err) != innerdock.CodeInvalid {
+		if _, err := c.Runtime.Create(c.ctx, s); innerdock.CodeOf(err) != innerdock.CodeInvalid {
 			c.Errorf("%s: %v; want an error of code invalid", name, err)
 		}
 	}
@@ -276,7 +286,7 @@ func badSpecs(c *check) {
 func failedCreation(c *check) {
 	s := c.NewSpec(c.T, "sleep")
 	s.Rootfs += ".missing"
-	if err := c.Runtime.Create(c.ctx, s); err == nil {
+	if _, err := c.Runtime.Create(c.ctx, s); err == nil {
 		c.Error("a sandbox without a root was created")
 	}
 	c.gone(s.ID)
@@ -292,7 +302,7 @@ func cancelledCreation(c *check) {
 	for _, after := range []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond, 40 * time.Millisecond} {
 		s := c.NewSpec(c.T, "sleep")
 		ctx, cancel := context.WithTimeout(c.ctx, after)
-		err := c.Runtime.Create(ctx, s)
+		_, err := c.Runtime.Create(ctx, s)
 		cancel()
 		if err == nil { // it was faster
 			c.must(c.Runtime.Delete(c.ctx, s.ID))

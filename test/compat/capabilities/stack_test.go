@@ -44,7 +44,7 @@ type poorer struct {
 	lack map[string]string // by host name
 }
 
-func (p *poorer) Create(ctx context.Context, s runtime.Spec) error {
+func (p *poorer) Create(ctx context.Context, s runtime.Spec) (int, error) {
 	p.mu.Lock()
 	s.WithoutCapability = p.lack[s.Hostname]
 	p.mu.Unlock()
