@@ -39,16 +39,28 @@ func TestFind(t *testing.T) {
 
 func TestHost(t *testing.T) {
 	for _, tc := range []struct{ name, targets, mirror, security string }{
-		{"nothing", "", defaultMirror, defaultSecurity},
+		{"nothing", "", "", ""},
 		{"Debian", "http://m/debian/ Debian Debian main\nhttp://m/debian/ Debian Debian contrib\nhttp://s/security/ Debian Debian-Security main\n", "http://m/debian", "http://s/security"},
 		{"private mirror without security", "http://m/debian/ Debian Debian main\n", "http://m/debian", ""},
-		{"default mirror without security", defaultMirror + "/ Debian Debian main\n", defaultMirror, defaultSecurity},
-		{"Ubuntu", "http://archive/ubuntu/ Ubuntu Ubuntu main\n", defaultMirror, defaultSecurity},
-		{"other repositories", "https://x/apt/ X X main\nfile:/cd/ Debian Debian main\n", defaultMirror, defaultSecurity},
-		{"password", "https://user:secret@m/debian/ Debian Debian main\n", defaultMirror, defaultSecurity},
+		{"Ubuntu", "http://archive/ubuntu/ Ubuntu Ubuntu main\n", "", ""},
+		{"other repositories", "https://x/apt/ X X main\nfile:/cd/ Debian Debian main\n", "", ""},
+		{"password", "https://user:secret@m/debian/ Debian Debian main\n", "", ""},
 	} {
 		if h := parseTargets(tc.targets); h.mirror != tc.mirror || h.security != tc.security {
 			t.Errorf("%s: %q and %q, want %q and %q", tc.name, h.mirror, h.security, tc.mirror, tc.security)
+		}
+	}
+	for _, tc := range []struct {
+		host hostConfig
+		want []string
+	}{
+		{hostConfig{}, nil}, // mmdebstrap knows Debian's own
+		{hostConfig{mirror: "http://m"}, []string{"deb http://m trixie main", "deb http://m trixie-updates main"}},
+		{hostConfig{mirror: "http://m", security: "http://s"},
+			[]string{"deb http://m trixie main", "deb http://m trixie-updates main", "deb http://s trixie-security main"}},
+	} {
+		if got := tc.host.sources("trixie"); !slices.Equal(got, tc.want) {
+			t.Errorf("the sources of %+v are %q", tc.host, got)
 		}
 	}
 	options, proxies := parseOptions(`Acquire "";

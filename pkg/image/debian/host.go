@@ -10,22 +10,26 @@ import (
 	"github.com/innerdock/innerdock"
 )
 
-// The archives that Debian itself offers, for hosts that name no other.
-const (
-	defaultMirror   = "http://deb.debian.org/debian"
-	defaultSecurity = "http://deb.debian.org/debian-security"
-)
-
 // hostConfig is what a base takes over from the host's own apt.
 type hostConfig struct {
-	mirror   string   // URI of the Debian archive
-	security string   // URI of its security archive; "" when a private mirror has none
+	mirror   string   // URI of the Debian archive; "" when the host names none
+	security string   // URI of its security archive; "" when it names none
 	options  []string // apt.conf lines, kept in the base
 	proxies  []string // environment of mmdebstrap; not kept, they may hold passwords
 }
 
-// sources are the lines of the base's sources.list.
+// Sources are lines of a sources.list for a suite at the mirrors that the host
+// itself uses. There are none if the host has no Debian sources: mmdebstrap then
+// uses Debian's own.
+func Sources(ctx context.Context, suite string) ([]string, error) {
+	host, err := readHost(ctx)
+	return host.sources(suite), err
+}
+
 func (h hostConfig) sources(suite string) []string {
+	if h.mirror == "" {
+		return nil
+	}
 	lines := []string{
 		"deb " + h.mirror + " " + suite + " main",
 		"deb " + h.mirror + " " + suite + "-updates main",
@@ -70,12 +74,6 @@ func parseTargets(targets string) hostConfig {
 		case f[2] == "Debian-Security" && host.security == "":
 			host.security = uri
 		}
-	}
-	if host.mirror == "" {
-		host.mirror, host.security = defaultMirror, defaultSecurity
-	}
-	if host.security == "" && host.mirror == defaultMirror {
-		host.security = defaultSecurity
 	}
 	return host
 }

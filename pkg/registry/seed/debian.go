@@ -9,6 +9,7 @@ import (
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/image/child"
+	"github.com/innerdock/innerdock/pkg/image/debian"
 )
 
 // suite is the Debian release that the images are made from.
@@ -27,8 +28,12 @@ func fromPackages(ctx context.Context, work, target string, options ...string) e
 	if _, err := os.Stat(keyring); err == nil {
 		args = append(args, "--keyring="+keyring)
 	}
+	sources, err := debian.Sources(ctx, suite)
+	if err != nil {
+		return err
+	}
 	args = append(append(args, options...), suite, target)
-	args = append(args, sources(ctx)...)
+	args = append(args, sources...)
 	cmd := exec.Command("mmdebstrap", args...)
 	cmd.Env = append(cmd.Environ(), "TMPDIR="+work, "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
 	cmd.Dir = work
@@ -49,36 +54,4 @@ func fromPackages(ctx context.Context, work, target string, options ...string) e
 func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
-}
-
-// sources are sources.list lines for the mirrors that the host itself uses; none
-// (mmdebstrap then uses Debian's own) if the host has no Debian sources.
-func sources(ctx context.Context) []string {
-	targets, err := exec.CommandContext(ctx, "apt-get", "indextargets",
-		"--format", "$(LABEL) $(COMPONENT) $(REPO_URI)", "Created-By: Packages").Output()
-	if err != nil {
-		return nil
-	}
-	var mirror, security string
-	for line := range strings.Lines(string(targets)) {
-		label, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-		component, uri, _ := strings.Cut(rest, " ")
-		if component != "main" || !strings.HasPrefix(uri, "http") || strings.Contains(uri, "@") {
-			continue
-		}
-		switch label {
-		case "Debian":
-			mirror = uri
-		case "Debian-Security":
-			security = uri
-		}
-	}
-	if mirror == "" {
-		return nil
-	}
-	lines := []string{"deb " + mirror + " " + suite + " main", "deb " + mirror + " " + suite + "-updates main"}
-	if security != "" {
-		lines = append(lines, "deb "+security+" "+suite+"-security main")
-	}
-	return lines
 }
