@@ -94,8 +94,13 @@ func (n *Network) Adopt(ctx context.Context, id string, index int, p Policy) (En
 		return Endpoint{}, innerdock.Errorf(innerdock.CodeNotFound, "the sandbox %s has lost its interface %s; terminate it: %w", id, hostLink(id), err)
 	}
 	addrs, err := n.handle.AddrList(link, netlink.FAMILY_V4)
+	if err == nil && len(addrs) == 1 && !contains(n.cfg.Pool, addrs[0].IP) {
+		return Endpoint{}, innerdock.Errorf(innerdock.CodeConflict,
+			"sandbox %s lives outside the pool %v; start the server with the --pool that it was made in, and terminate it before you change that", id, n.cfg.Pool)
+	}
 	if err != nil || len(addrs) != 1 || !addrs[0].IP.Equal(n.pool.gateway(index).AsSlice()) {
-		return Endpoint{}, innerdock.Errorf(innerdock.CodeNotFound, "the interface %s does not have the address of index %d in the pool %v; terminate the sandbox", hostLink(id), index, n.cfg.Pool)
+		return Endpoint{}, innerdock.Errorf(innerdock.CodeNotFound,
+			"the interface %s does not have the address of index %d; terminate the sandbox", hostLink(id), index)
 	}
 	if _, err := os.Lstat(netnsPath(id)); err != nil {
 		return Endpoint{}, innerdock.Errorf(innerdock.CodeNotFound, "the sandbox %s has lost its network namespace; terminate it: %w", id, err)
@@ -250,4 +255,9 @@ func (n *Network) makeVeth(ns *namespace, e entry, gateway netip.Addr, mtu int) 
 func (n *Network) endpoint(id string, index, mtu int) Endpoint {
 	return Endpoint{NetNS: netnsPath(id), Address: netip.PrefixFrom(n.pool.guest(index), slotBits),
 		Gateway: n.pool.gateway(index), Service: n.ServiceAddr(), MTU: mtu}
+}
+
+func contains(pool netip.Prefix, ip net.IP) bool {
+	addr, ok := netip.AddrFromSlice(ip)
+	return ok && pool.Contains(addr.Unmap())
 }

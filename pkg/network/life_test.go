@@ -263,6 +263,19 @@ func TestAdoptNeedsALiveSandbox(t *testing.T) {
 	}
 }
 
+// Its sandboxes keep a server from another pool.
+func TestAdoptNeedsTheSamePool(t *testing.T) {
+	n := open(t, Config{})
+	attach(t, n, 1, Policy{})
+	must(t, n.Close())
+	n = open(t, Config{Pool: netip.MustParsePrefix("10.99.0.0/20")})
+	_, err := n.Adopt(t.Context(), id("abcd", 1), 1, Policy{})
+	if innerdock.CodeOf(err) != innerdock.CodeConflict || !strings.Contains(err.Error(), "--pool") {
+		t.Errorf("Adopt: %v", err)
+	}
+	must(t, n.Detach(t.Context(), id("abcd", 1)))
+}
+
 func TestUnknownInterfaceIsClosed(t *testing.T) {
 	n := open(t, Config{})
 	e := attach(t, n, 1, Policy{})

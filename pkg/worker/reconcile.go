@@ -57,8 +57,8 @@ func (w *Worker) resume(ctx context.Context, rec store.Record, running map[strin
 		reason = "it ended while the server was away: " + causeOfDeath(rec.ID)
 	default:
 		err := w.adopt(ctx, rec, state)
-		if err == nil {
-			return nil
+		if err == nil || innerdock.CodeOf(err) == innerdock.CodeConflict {
+			return err // the server's flags do not fit its sandboxes: nothing is removed for that
 		}
 		w.Logger.Error("sandbox could not be adopted and is removed", "container_id", rec.ID, "error", err)
 		reason = "the server could not take it over after a restart: " + err.Error()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,7 +74,7 @@ func TestSandboxesOutliveTheServer(t *testing.T) {
 	}
 	s.sh(t, "survivor", "docker run -d --name web -p 8080:80 nginx:latest")
 
-	if err := s.signal(9); err != nil {
+	if err := s.signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.start(t.Context()); err != nil {
@@ -116,7 +117,7 @@ func TestAKilledServerLeavesNothing(t *testing.T) {
 		}()
 		timer := time.NewTimer(testDelay(i))
 		<-timer.C
-		if err := s.signal(9); err != nil {
+		if err := s.signal(syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		<-done
@@ -134,4 +135,23 @@ func TestAKilledServerLeavesNothing(t *testing.T) {
 		}
 		waitEmpty(t, s)
 	}
+}
+
+// A server that is started with another pool refuses, and nothing is lost.
+func TestAnotherPoolIsRefusedWhileSandboxesLive(t *testing.T) {
+	s := ownServer(t, 226)
+	sandbox := s.create(t, python, innerdock.SandboxSpec{})
+	if err := s.signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	pool := s.pool
+	s.pool = "10.226.240.0/20"
+	if err := s.start(t.Context()); err == nil || !strings.Contains(err.Error(), "--pool") || !strings.Contains(err.Error(), sandbox.ID) {
+		t.Errorf("with another pool it starts with %v", err)
+	}
+	s.pool = pool
+	if err := s.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.sh(t, sandbox.ID, "true")
 }

@@ -49,6 +49,7 @@ class Server:
         self.directory = directory
         self.binary = Path(os.environ.get("INNERDOCK_BIN") or ROOT / "bin" / "innerdock")
         self.host = f"unix://{directory}/api.sock"
+        self.pool = free_pool(POOL)
         self.log = directory / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -59,7 +60,7 @@ class Server:
         runsc = os.environ.get("INNERDOCK_RUNSC")
         command = [
             *(self.binary, "server", "--data", self.directory / "data", "--images", images),
-            *("--socket", self.directory / "api.sock", "--pool", free_pool(POOL)),
+            *("--socket", self.directory / "api.sock", "--pool", self.pool),
             *(["--runsc", runsc] if runsc else []),
         ]
         with open(self.log, "ab") as log:
