@@ -63,7 +63,7 @@ func (s *sandbox) runStep(ctx context.Context, i int, step image.Step, output fu
 		return nil
 	}
 	select {
-	case <-s.dead:
+	case <-s.dead.Done():
 		return innerdock.Errorf(innerdock.CodeImageBuildFailed,
 			"%s: the builder ended: %s (it has %d MiB of memory)", step.Name, causeOfDeath(s.id), s.memory>>20)
 	default:

@@ -140,15 +140,7 @@ func (w *Worker) prepareDirs(spec runtime.Spec) error {
 func (w *Worker) greet(ctx context.Context, s *sandbox, rec *store.Record, endpoint network.Endpoint) error {
 	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
 	defer cancel()
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() { // ends with greet: it waits for its stop
-		select {
-		case <-s.dead:
-			cancel()
-		case <-stop:
-		}
-	}()
+	defer context.AfterFunc(s.dead, cancel)()
 	err := s.agent.configure(ctx, wire.Configuration{
 		Hostname:   cmp.Or(rec.Name, rec.ID),
 		Address:    endpoint.Address.Addr().String(),
@@ -159,7 +151,7 @@ func (w *Worker) greet(ctx context.Context, s *sandbox, rec *store.Record, endpo
 		return nil
 	}
 	select {
-	case <-s.dead:
+	case <-s.dead.Done():
 		return innerdock.Errorf(innerdock.CodeInternal, "the sandbox died while it started: %s", causeOfDeath(s.id))
 	default:
 		return err
@@ -238,7 +230,7 @@ func (w *Worker) stopGently(ctx context.Context, s *sandbox, grace time.Duration
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
-	case <-s.dead:
+	case <-s.dead.Done():
 	case <-timer.C:
 		s.log.Warn("sandbox did not stop in time and is killed", "grace", grace)
 	case <-ctx.Done():

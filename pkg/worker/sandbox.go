@@ -31,8 +31,9 @@ type sandbox struct {
 	ctx    context.Context // until the sandbox ends or the server closes
 	cancel context.CancelCauseFunc
 
-	settled chan struct{} // closed when start or adopt is over
-	dead    chan struct{} // closed when the sentry has exited
+	settled chan struct{}   // closed when start or adopt is over
+	dead    context.Context // done when the sentry has exited
+	died    context.CancelFunc
 	ended   chan struct{} // closed when no resource is left and the store says so
 	endOnce sync.Once
 	endErr  error // why the teardown failed, valid after endOnce
@@ -62,11 +63,11 @@ func (w *Worker) register(rec *store.Record) (*sandbox, error) {
 		born:    rec.CreatedAt,
 		memory:  rec.Memory,
 		settled: make(chan struct{}),
-		dead:    make(chan struct{}),
 		ended:   make(chan struct{}),
 		docker:  rec.Docker,
 	}
 	s.ctx, s.cancel = context.WithCancelCause(w.ctx)
+	s.dead, s.died = context.WithCancel(context.WithoutCancel(w.ctx))
 	if s.home, err = home.Listen(w.controlDir(rec.ID), s.log); err != nil {
 		s.cancel(err)
 		return nil, errors.Join(err, file.Close())
@@ -90,7 +91,7 @@ func (s *sandbox) abandon() {
 func (w *Worker) watch(s *sandbox, pid int) error {
 	death, err := watchDeath(pid)
 	if err != nil {
-		close(s.dead)
+		s.died()
 		return err
 	}
 	stop := context.AfterFunc(w.ctx, death.close)
@@ -100,7 +101,7 @@ func (w *Worker) watch(s *sandbox, pid int) error {
 		if !death.wait() {
 			return // the server is closing
 		}
-		close(s.dead)
+		s.died()
 		<-s.settled
 		_ = w.end(s, ending{state: innerdock.StateFailed, reason: causeOfDeath(s.id)})
 	})
