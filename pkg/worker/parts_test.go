@@ -89,3 +89,16 @@ func TestADataDirectoryThatIsTooDeepIsRefused(t *testing.T) {
 		t.Errorf("%d characters: %v", len(long)+1, err)
 	}
 }
+
+func TestASandboxsLogStopsAtItsCap(t *testing.T) {
+	var log strings.Builder
+	w := &cappedWriter{to: &log, left: 10}
+	for _, line := range []string{"12345\n", "6789\n", "1\n", "2\n"} {
+		if n, err := w.Write([]byte(line)); n != len(line) || err != nil {
+			t.Fatalf("%q: %d, %v", line, n, err)
+		}
+	}
+	if log.String() != "12345\n" {
+		t.Errorf("it holds %q", log.String())
+	}
+}

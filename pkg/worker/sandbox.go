@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -55,7 +56,11 @@ func (w *Worker) register(rec *store.Record) (*sandbox, error) {
 	if err != nil {
 		return nil, innerdock.Internal(err, "opening the sandbox's log")
 	}
-	own := slog.NewTextHandler(file, &slog.HandlerOptions{Level: slog.LevelDebug})
+	size, err := file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, errors.Join(innerdock.Internal(err, "opening the sandbox's log"), file.Close())
+	}
+	own := slog.NewTextHandler(&cappedWriter{file, maxLog - size}, &slog.HandlerOptions{Level: slog.LevelDebug})
 	s := &sandbox{
 		id:      rec.ID,
 		log:     slog.New(slog.NewMultiHandler(w.Logger.Handler(), own)).With("container_id", rec.ID),
@@ -77,6 +82,24 @@ func (w *Worker) register(rec *store.Record) (*sandbox, error) {
 	w.live[rec.ID] = s
 	w.mu.Unlock()
 	return s, nil
+}
+
+// maxLog caps the server's log of one sandbox, in bytes: some of its lines are
+// written because of what a sandbox does, and it may do that all day.
+const maxLog = 1 << 20
+
+// cappedWriter passes on whole writes until one does not fit, and drops the rest.
+type cappedWriter struct {
+	to   io.Writer
+	left int64
+}
+
+func (w *cappedWriter) Write(p []byte) (int, error) {
+	if w.left -= int64(len(p)); w.left < 0 {
+		w.left = 0
+		w.to = io.Discard
+	}
+	return w.to.Write(p)
 }
 
 // abandon lets go of a sandbox that goes on living without this server.
