@@ -12,9 +12,6 @@ import (
 	"github.com/innerdock/innerdock/pkg/store"
 )
 
-// dockerdNotFound is the error of an image without Docker.
-const dockerdNotFound = "dockerd not found - please install Docker in your image using Image().with_docker()"
-
 // missing says, for each step, what a start that ran out of time still waited for.
 var missing = map[wire.DockerStep]string{
 	"":                 "the sandbox's agent has not begun to start it",
@@ -74,7 +71,9 @@ func (s *sandbox) startDocker(timeout time.Duration, start wire.DockerStart) inn
 		if event.Step == wire.StepInfo {
 			retries = event.Attempt
 		}
-		s.log.Debug("waiting for docker daemon to be ready...", "step", event.Step, "attempt", event.Attempt)
+		if _, known := missing[event.Step]; known {
+			s.log.Debug("waiting for docker daemon to be ready...", "step", event.Step, "attempt", event.Attempt)
+		}
 		if event.Error == "" {
 			s.setDocker(func(d *innerdock.DockerStatus) { d.Reason = missing[event.Step] })
 		}
@@ -136,8 +135,8 @@ func (s *sandbox) followDocker(last innerdock.DockerStatus) innerdock.DockerStat
 // dockerFailed turns the agent's last event into a status that says why.
 func (s *sandbox) dockerFailed(event wire.DockerEvent) innerdock.DockerStatus {
 	if event.Code == innerdock.CodeDockerNotInstalled {
-		s.log.Error(dockerdNotFound)
-		return failed(event.Code, dockerdNotFound)
+		s.log.Error(wire.DockerdNotFound)
+		return failed(event.Code, wire.DockerdNotFound)
 	}
 	reason := event.Error
 	if event.ExitCode != nil {

@@ -79,11 +79,7 @@ func (w *Worker) start(ctx context.Context, s *sandbox, rec *store.Record, root 
 		return err
 	}
 	clock.lap("network")
-	spec := w.runtimeSpec(rec, root, endpoint)
-	if err := w.prepareDirs(spec); err != nil {
-		return err
-	}
-	pid, err := w.Runtime.Create(ctx, spec)
+	pid, err := w.Runtime.Create(ctx, w.runtimeSpec(rec, root, endpoint))
 	if err != nil {
 		return err
 	}
@@ -113,7 +109,7 @@ func (w *Worker) start(ctx context.Context, s *sandbox, rec *store.Record, root 
 func (w *Worker) runtimeSpec(rec *store.Record, root string, endpoint network.Endpoint) runtime.Spec {
 	spec := runtime.Spec{
 		ID: rec.ID, Hostname: cmp.Or(rec.Name, rec.ID), Rootfs: root, Disk: rec.Disk, ScratchDir: w.ScratchDir(),
-		Args: []string{wire.AgentPath}, NetNS: endpoint.NetNS, Cgroup: cgroupPath(rec.ID),
+		Args: []string{wire.AgentPath}, NetNS: endpoint.NetNS,
 		CPU: rec.CPU, Memory: rec.Memory, PIDs: maxPIDs,
 		Docker:     rec.Spec.Docker.Enabled,
 		ControlDir: w.controlDir(rec.ID), AgentDir: w.agentDir, BundleDir: w.bundleDir(rec.ID),
@@ -122,18 +118,6 @@ func (w *Worker) runtimeSpec(rec *store.Record, root string, endpoint network.En
 		spec.DockerDir = w.dockerDir(rec.ID)
 	}
 	return spec
-}
-
-func (w *Worker) prepareDirs(spec runtime.Spec) error {
-	for _, dir := range []string{spec.BundleDir, spec.DockerDir} {
-		if dir == "" {
-			continue
-		}
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return innerdock.Internal(err, "making the sandbox's directories")
-		}
-	}
-	return nil
 }
 
 // greet waits for the agent and tells it what it needs to know.

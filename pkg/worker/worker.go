@@ -117,7 +117,6 @@ func (w *Worker) sandboxesDir() string        { return filepath.Join(w.Data, "sa
 func (w *Worker) sandboxDir(id string) string { return filepath.Join(w.sandboxesDir(), id) }
 func (w *Worker) logsDir() string             { return filepath.Join(w.Data, "logs") }
 func (w *Worker) logFile(id string) string    { return filepath.Join(w.logsDir(), id+".log") }
-func cgroupPath(id string) string             { return "/innerdock/" + id }
 func (w *Worker) bundleDir(id string) string  { return filepath.Join(w.sandboxDir(id), "bundle") }
 func (w *Worker) controlDir(id string) string { return filepath.Join(w.sandboxDir(id), "control") }
 func (w *Worker) dockerDir(id string) string  { return filepath.Join(w.sandboxDir(id), "docker") }

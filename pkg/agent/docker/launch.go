@@ -30,9 +30,6 @@ const (
 	maxInfo     = 1 << 20
 )
 
-// notInstalled is what users of images without Docker read.
-const notInstalled = "dockerd not found - please install Docker in your image using Image().with_docker()"
-
 // stepError is a failure of one step of the start.
 type stepError struct {
 	step     wire.DockerStep
@@ -58,7 +55,7 @@ func (s *Supervisor) launch(ctx context.Context, req wire.DockerStart, emit func
 	emit(wire.DockerEvent{Step: wire.StepInstalled})
 	path, err := process.Lookup("dockerd", "/", s.cfg.Environ(nil))
 	if innerdock.CodeOf(err) == innerdock.CodeCommandNotFound {
-		return "", &stepError{step: wire.StepInstalled, code: innerdock.CodeDockerNotInstalled, message: notInstalled}
+		return "", &stepError{step: wire.StepInstalled, code: innerdock.CodeDockerNotInstalled, message: wire.DockerdNotFound}
 	}
 	if err != nil {
 		return "", failedAt(wire.StepInstalled, err)

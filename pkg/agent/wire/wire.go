@@ -84,6 +84,9 @@ const (
 	StepReady     DockerStep = "ready"     // all done
 )
 
+// DockerdNotFound is what users of images without Docker read.
+const DockerdNotFound = "dockerd not found - please install Docker in your image using Image().with_docker()"
+
 // DockerEvent reports the start-up. A step is sent when it begins; Info repeats
 // with its attempt. Error, with its code, is last: the start has failed.
 type DockerEvent struct {
