@@ -1,21 +1,22 @@
 #!/bin/sh
-# Builds the pinned runsc, with its seccomp filters compiled in, unless it is
-# there already. Prints its path on stdout and progress on stderr.
+# Builds the pinned runsc, with patches/ applied and its seccomp filters compiled
+# in, unless it is there already. Prints its path on stdout and progress on stderr.
 #   build.sh             build it if it is missing
 #   build.sh --path      print the path alone, built or not
 #   build.sh --into DIR  build it into DIR, and the sidecar gvisor_sentry as well,
 #                        for measure.sh
 #
-# The result is outside the checkout, by version:
-#   ${INNERDOCK_CACHE:-${XDG_CACHE_HOME:-~/.cache}/innerdock}/runsc/VERSION/runsc
-# What was built from another recipe (these files) is built again. The same
-# recipe and Go version give the same bytes, wherever the checkout lies.
+# The result is outside the checkout, by version and recipe (these files), so that
+# checkouts with different recipes do not replace each other's:
+#   ${INNERDOCK_CACHE:-${XDG_CACHE_HOME:-~/.cache}/innerdock}/runsc/VERSION-RECIPE/runsc
+# The same recipe and Go version give the same bytes, wherever the checkout lies.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${INNERDOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/innerdock}
 version=$(sed -n 's|^.*gvisor\.dev/gvisor \(v[^ ]*\).*$|\1|p' "$here/go.mod")
-out=$cache/runsc/$version
+recipe=$(cd "$here" && cat build.sh go.mod go.sum filters/* patches/* | sha256sum | cut -c1-12)
+out=$cache/runsc/$version-$recipe
 
 say() { echo "runsc: $*" >&2; }
 
@@ -32,6 +33,10 @@ prepare() {
     go mod download gvisor.dev/gvisor
     cp -R "$(go list -m -f '{{.Dir}}' gvisor.dev/gvisor)" "$work/gvisor"
     chmod -R u+w "$work/gvisor"
+    for file in "$here"/patches/*.patch; do
+        say "applying $(basename "$file")"
+        patch --silent --strip=1 --fuzz=0 --directory="$work/gvisor" <"$file"
+    done
     cp -R go.mod go.sum filters sentry "$work"
     cd "$work"
     go mod edit -replace gvisor.dev/gvisor=./gvisor
@@ -45,8 +50,6 @@ compile() {
     go build -ldflags "-s -w -buildid= -X gvisor.dev/gvisor/runsc/version.version=$version" -o "$2" "$1"
 }
 
-current() { [ -x "$out/runsc" ] && [ "$(cat "$out/recipe" 2>/dev/null)" = "$recipe" ]; }
-
 case ${1:-} in
 --path)
     echo "$out/runsc"
@@ -59,20 +62,16 @@ case ${1:-} in
     exit ;;
 esac
 
-recipe=$(cd "$here" && cat build.sh go.mod go.sum filters/* | sha256sum | cut -d' ' -f1)
-if ! current; then
+if [ ! -x "$out/runsc" ]; then
     mkdir -p "$out"
     exec 9>"$cache/runsc/lock"
     flock 9
 fi
-if ! current; then # no other build was faster
+if [ ! -x "$out/runsc" ]; then # no other build was faster
     say "building $version once, in 2 to 4 minutes"
     prepare
     compile gvisor.dev/gvisor/runsc runsc
     mv -f runsc "$out/runsc"
-    rm -rf "$out/gvisor-bin" # of an earlier recipe
-    echo "$recipe" >recipe
-    mv -f recipe "$out/recipe"
     say "built $("$out/runsc" --version | head -n 1)"
 fi
 echo "$out/runsc"
