@@ -16,20 +16,22 @@ import (
 	"github.com/innerdock/innerdock/pkg/agent/child"
 	"github.com/innerdock/innerdock/pkg/agent/docker"
 	"github.com/innerdock/innerdock/pkg/agent/files"
+	"github.com/innerdock/innerdock/pkg/agent/guard"
+	"github.com/innerdock/innerdock/pkg/agent/ports"
 	"github.com/innerdock/innerdock/pkg/agent/process"
 	"github.com/innerdock/innerdock/pkg/agent/reply"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
 )
 
-const (
-	dockerGrace  = 15 * time.Second // for dockerd to stop its containers
-	processGrace = 3 * time.Second  // between SIGTERM and SIGKILL
-)
+// defaultGrace is the time between SIGTERM and SIGKILL of a process when nobody
+// says otherwise.
+const defaultGrace = 10 * time.Second
 
 // Config says where the agent finds things.
 type Config struct {
 	Socket  string // to dial
 	Root    string // before /workspace, /etc, …: "" but for tests, which have no kernel of their own
+	Dockerd string // socket of a Docker daemon that another one started: "" but for tests
 	Init    bool   // be PID 1: make the directories, reap orphans, end all processes
 	Version string
 	Log     *slog.Logger
@@ -41,7 +43,12 @@ type Agent struct {
 	reaper    *child.Reaper
 	processes *process.Table
 	docker    *docker.Supervisor
+	guard     *guard.Guard
 	handler   http.Handler
+
+	stopOnce sync.Once
+	stopping chan struct{}
+	grace    time.Duration // once stopping is closed
 
 	mu   sync.Mutex // of Configure
 	last *wire.Configuration
@@ -50,17 +57,22 @@ type Agent struct {
 // New returns an agent; Run makes it live.
 func New(cfg Config) *Agent {
 	workspace := filepath.Join(cfg.Root, innerdock.WorkspaceDir)
-	a := &Agent{cfg: cfg, reaper: &child.Reaper{Orphans: cfg.Init}}
-	a.processes = process.NewTable(a.reaper, workspace)
-	a.processes.SetEnv(environment(nil, ""))
-	a.docker = docker.New(docker.Config{Reaper: a.reaper, Environ: a.processes.Environ, Log: cfg.Log, Root: cfg.Root})
+	a := &Agent{cfg: cfg, reaper: &child.Reaper{Orphans: cfg.Init}, stopping: make(chan struct{})}
+	a.processes = process.NewTable(a.reaper, cfg.Root, process.Defaults{Env: environment(nil, ""), Dir: workspace})
+	a.guard = guard.New(guard.Config{Memory: docker.MemoryCgroups, Containerd: docker.EventSockets, Log: cfg.Log})
+	a.docker = docker.New(docker.Config{Reaper: a.reaper, Environ: a.processes.Environ, Log: cfg.Log, Root: cfg.Root, Guard: a.guard,
+		Dockerd: cfg.Dockerd})
 
 	mux := http.NewServeMux()
 	a.processes.Register(mux)
-	files.Tree{Workspace: workspace}.Register(mux)
+	files.Tree{Dir: a.processes.Dir}.Register(mux)
 	a.docker.Register(mux)
+	a.guard.Register(mux)
+	ports.New(ports.Config{API: a.docker.Handler(), Docker: a.docker.Connect}).Register(mux)
 	mux.Handle("GET "+wire.PathHealth, reply.Handler(a.health))
 	mux.Handle("POST "+wire.PathConfigure, reply.Handler(a.configure))
+	mux.Handle("POST "+wire.PathFreeze, reply.Handler(a.freeze))
+	mux.Handle("POST "+wire.PathShutdown, reply.Handler(a.shutdown))
 	mux.Handle("/", reply.Handler(func(_ http.ResponseWriter, r *http.Request) error {
 		return innerdock.Errorf(innerdock.CodeNotFound, "the agent serves no %s %s", r.Method, r.URL.Path)
 	}))
@@ -68,7 +80,8 @@ func New(cfg Config) *Agent {
 	return a
 }
 
-// Run serves until ctx ends, then stops dockerd and every process.
+// Run serves until ctx ends or a shutdown is asked for, then stops dockerd and
+// every process.
 func (a *Agent) Run(ctx context.Context) error {
 	if a.cfg.Init {
 		if err := makeDirs(a.cfg.Root); err != nil {
@@ -81,12 +94,51 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer reaping.Wait()
 	defer stopReaping()
 
-	a.serve(ctx)
-	a.docker.Close(dockerGrace)
-	a.processes.Close(processGrace)
-	if a.cfg.Init {
-		endAll(processGrace)
+	serveCtx, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	var serving sync.WaitGroup
+	serving.Go(func() { a.serve(serveCtx) })
+	select {
+	case <-a.stopping:
+	case <-ctx.Done():
+		a.stop(defaultGrace)
 	}
+	a.end() // of which the last words can still be read
+	stopServing()
+	serving.Wait()
+	return nil
+}
+
+// end ends Docker with its containers, and all processes.
+func (a *Agent) end() {
+	var ending sync.WaitGroup
+	ending.Go(func() { a.docker.Close(a.grace) })
+	a.processes.Close(a.grace)
+	ending.Wait()
+	a.guard.Close()
+	if a.cfg.Init {
+		endAll(a.grace)
+	}
+}
+
+// stop begins the end. The first to call it says how long that may take.
+func (a *Agent) stop(grace time.Duration) {
+	a.stopOnce.Do(func() {
+		a.grace = grace
+		close(a.stopping)
+	})
+}
+
+func (a *Agent) shutdown(w http.ResponseWriter, r *http.Request) error {
+	var req wire.Shutdown
+	if err := reply.Body(w, r, 1<<10, &req); err != nil {
+		return err
+	}
+	if !(req.Grace >= 0 && req.Grace <= innerdock.MaxGrace.Seconds()) {
+		return innerdock.Errorf(innerdock.CodeInvalid, "grace %v is not between 0 and %v seconds", req.Grace, innerdock.MaxGrace.Seconds())
+	}
+	w.WriteHeader(http.StatusNoContent)
+	_ = http.NewResponseController(w).Flush()
+	a.stop(time.Duration(req.Grace * float64(time.Second)))
 	return nil
 }
 

@@ -209,6 +209,11 @@ func TestConfigure(t *testing.T) {
 		}
 		return string(b)
 	}
+	write := func(name, content string) {
+		if err := os.WriteFile(filepath.Join(etc, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	os.MkdirAll(etc, 0o755)
 	os.Symlink("../run/elsewhere/resolv.conf", filepath.Join(etc, "resolv.conf"))
 	c := wire.Configuration{Hostname: "box", Address: "10.0.0.2", Nameserver: "10.0.0.1", Env: map[string]string{"TOKEN": "x y", "HOME": "/home/me"}}
@@ -237,7 +242,27 @@ func TestConfigure(t *testing.T) {
 	if got := r.stdout(r.sh(`echo "$TOKEN|$HOME"`)); got != "|/root\n" {
 		t.Errorf("environment after a move: %q", got)
 	}
-	for _, bad := range []wire.Configuration{{}, {Hostname: "a b"}, {Hostname: "a\nb"}, {Hostname: strings.Repeat("x", 64)}, {Hostname: "a", Address: "x"}, {Hostname: "a", Nameserver: "1.1.1.1\nsearch x"}} {
+	write("passwd", "app:x:1500:1501::/home/app:/bin/sh\n")
+	c.User = "app"
+	r.do("POST", wire.PathConfigure, c)
+	if out := r.stdout(r.sh("id -u")); out != "1500\n" {
+		t.Errorf("the image's user is %q", out)
+	}
+	if info, err := os.Stat(filepath.Join(r.dir, "workspace")); err != nil || info.Sys().(*syscall.Stat_t).Uid != 1500 {
+		t.Errorf("/workspace is not the user's: %v", err)
+	}
+	c.Dir, c.User = "/srv/app", "absent" // a directory that is not there, a user that is not
+	r.do("POST", wire.PathConfigure, c)
+	if info, err := os.Stat(filepath.Join(r.dir, "srv/app")); err != nil || !info.IsDir() {
+		t.Errorf("the working directory: %v", err)
+	}
+	if _, body := r.do("POST", "/processes", innerdock.ProcessSpec{Args: []string{"true"}, User: "root"}); !strings.Contains(string(body), filepath.Join(r.dir, "srv/app")) {
+		t.Errorf("it begins elsewhere: %s", body)
+	}
+	if status, body := r.do("POST", "/processes", innerdock.ProcessSpec{Args: []string{"true"}}); status != http.StatusBadRequest || !strings.Contains(string(body), "absent") {
+		t.Errorf("as a user that is not there: %d %s", status, body)
+	}
+	for _, bad := range []wire.Configuration{{}, {Hostname: "a", Dir: "srv"}, {Hostname: "a", Dir: "/\x00"}, {Hostname: "a b"}, {Hostname: "a\nb"}, {Hostname: strings.Repeat("x", 64)}, {Hostname: "a", Address: "x"}, {Hostname: "a", Nameserver: "1.1.1.1\nsearch x"}} {
 		if status, body := r.do("POST", wire.PathConfigure, bad); status != http.StatusBadRequest {
 			t.Errorf("%+v: %d %s", bad, status, body)
 		}

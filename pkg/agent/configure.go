@@ -2,19 +2,23 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/agent/process"
 	"github.com/innerdock/innerdock/pkg/agent/reply"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
 )
@@ -24,7 +28,7 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // environment returns what processes see when nobody says otherwise, with the
 // sandbox's own env over it.
 func environment(env map[string]string, hostname string) map[string]string {
-	all := map[string]string{"PATH": defaultPath, "HOME": "/root", "LANG": "C.UTF-8"}
+	all := map[string]string{"PATH": defaultPath, "LANG": "C.UTF-8"}
 	if hostname != "" {
 		all["HOSTNAME"] = hostname
 	}
@@ -40,6 +44,11 @@ func (a *Agent) configure(w http.ResponseWriter, r *http.Request) error {
 	if err := a.Configure(c); err != nil {
 		return err
 	}
+	if c.Docker != "" {
+		if err := a.docker.Open(r.Context(), c.Docker); err != nil {
+			return innerdock.Internal(err, "making Docker's socket")
+		}
+	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -53,7 +62,7 @@ func (a *Agent) Configure(c wire.Configuration) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.processes.SetEnv(environment(c.Env, c.Hostname))
+	a.processes.SetDefaults(process.Defaults{Env: environment(c.Env, c.Hostname), Dir: a.workingDir(c), User: c.User})
 	// The runtime has set it already, unless this is a restore; setting it takes
 	// a capability that only sandboxes with Docker have.
 	if current, _ := os.Hostname(); a.cfg.Root == "" && current != c.Hostname {
@@ -68,9 +77,48 @@ func (a *Agent) Configure(c wire.Configuration) error {
 	return nil
 }
 
+// workingDir makes the directory that processes begin in, if need be: an image may
+// name one that is not there. It is the user's then, and so is an empty /workspace.
+// What keeps it from that, or a user that is not there, each process is told.
+func (a *Agent) workingDir(c wire.Configuration) string {
+	dir := filepath.Join(a.cfg.Root, cmp.Or(c.Dir, innerdock.WorkspaceDir))
+	_, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.MkdirAll(dir, 0o755)
+	} else if c.Dir != "" || !isEmpty(dir) {
+		return dir
+	}
+	who, unknown := process.LookupUser(filepath.Join(a.cfg.Root, "/etc"), c.User)
+	if err == nil && unknown == nil && who != nil {
+		err = os.Lchown(dir, int(who.UID), int(who.GID))
+	}
+	if err != nil {
+		a.cfg.Log.Warn("the working directory is not as it should be", "dir", dir, "err", err)
+	}
+	return dir
+}
+
+func isEmpty(dir string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = f.Readdirnames(1)
+	return errors.Is(err, io.EOF)
+}
+
+var machineID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
 func validConfiguration(c wire.Configuration) error {
 	if c.Hostname == "" || len(c.Hostname) > 63 || strings.ContainsAny(c.Hostname, " \t\r\n/\x00") {
 		return innerdock.Errorf(innerdock.CodeInvalid, "hostname %q is not a host name", c.Hostname)
+	}
+	if c.Machine != "" && !machineID.MatchString(c.Machine) {
+		return innerdock.Errorf(innerdock.CodeInvalid, "%q is not a machine ID", c.Machine)
+	}
+	if c.Dir != "" && !filepath.IsAbs(c.Dir) || strings.ContainsRune(c.Dir, 0) {
+		return innerdock.Errorf(innerdock.CodeInvalid, "%q is not an absolute path", c.Dir)
 	}
 	for _, s := range []string{c.Address, c.Nameserver} {
 		if s == "" {
@@ -105,6 +153,11 @@ func (a *Agent) writeEtc(c wire.Configuration) error {
 			return err
 		}
 		if err := write(path, hosts(string(old), a.last, c)); err != nil {
+			return err
+		}
+	}
+	if c.Machine != last.Machine {
+		if err := write(filepath.Join(etc, "machine-id"), c.Machine+"\n"); err != nil {
 			return err
 		}
 	}

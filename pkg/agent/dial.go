@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -66,6 +67,9 @@ func (a *Agent) session(ctx context.Context) (served bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	var kept sync.WaitGroup
+	kept.Go(func() { wire.KeepAlive(session, func() bool { return false }) })
+	defer kept.Wait()
 	defer session.Close()
 	server := &http.Server{
 		Handler:     a.handler,

@@ -12,13 +12,31 @@ import (
 	"strings"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/agent/docker/portproxy"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
 )
 
 const (
-	daemonHost = "unix:///var/run/docker.sock"
-	defaultMTU = 1500 // dockerd's own
+	publicSocket  = "/var/run/docker.sock"
+	privateSocket = "/run/docker/innerdock.sock" // behind the front
+	defaultMTU    = 1500                         // dockerd's own
 )
+
+// fronted reports whether dockerd listens behind the front. In profile minimal
+// it has the public socket itself, as its flags say.
+func fronted(profile innerdock.DockerProfile) bool { return profile != innerdock.ProfileMinimal }
+
+// daemonSocket is where dockerd listens.
+func daemonSocket(profile innerdock.DockerProfile) string {
+	if fronted(profile) {
+		return privateSocket
+	}
+	return publicSocket
+}
+
+// networkOption is a flag that dockerd has since version 24. Before, a network has
+// the MTU that its maker gives it.
+const networkOption = "--default-network-opt"
 
 // flag is one of dockerd's, with the key of daemon.json that says the same.
 // dockerd refuses to start when both do, so the image's daemon.json wins.
@@ -27,9 +45,10 @@ type flag struct {
 	keys        []string
 }
 
-// flagsOf returns the flags of a profile.
+// flagsOf returns the flags of a profile. The full one leaves the store of images
+// to dockerd: containerd's since Docker 29, overlay2 before.
 func flagsOf(req wire.DockerStart) []flag {
-	host := flag{"--host", daemonHost, []string{"hosts"}}
+	host := flag{"--host", "unix://" + daemonSocket(req.Profile), []string{"hosts"}}
 	if req.Profile == innerdock.ProfileMinimal {
 		return []flag{
 			host,
@@ -41,31 +60,37 @@ func flagsOf(req wire.DockerStart) []flag {
 	}
 	flags := []flag{
 		host,
-		{"--storage-driver", "overlay2", []string{"storage-driver"}},
 		{"--iptables", "false", []string{"iptables"}},
 		{"--ip6tables", "false", []string{"ip6tables"}},
+		{"--userland-proxy-path", portproxy.Path, []string{"userland-proxy-path"}},
 	}
 	if req.MTU > 0 && req.MTU != defaultMTU {
 		mtu := strconv.Itoa(req.MTU)
 		flags = append(flags,
 			flag{"--mtu", mtu, []string{"mtu"}},
-			flag{"--default-network-opt", "bridge=com.docker.network.driver.mtu=" + mtu, []string{"default-network-opts"}})
+			flag{networkOption, "bridge=com.docker.network.driver.mtu=" + mtu, []string{"default-network-opts"}})
 	}
 	return flags
 }
 
-// configure merges the registry cache into daemon.json, unless the image names
-// mirrors of its own, and returns what is configured.
+// configure merges into daemon.json what the sandbox needs: where dockerd
+// listens, if the file speaks of that, and the registry cache, unless the image
+// names mirrors of its own. It returns what is configured.
 func (s *Supervisor) configure(req wire.DockerStart) (daemonConfig, error) {
 	path := s.path("/etc/docker/daemon.json")
 	config, err := readConfig(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkHosts(config); err != nil {
+	changed, err := config.setHosts(req.Profile)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFirewall(req, config); err != nil {
 		return nil, err
 	}
 	if _, ok := config["registry-mirrors"]; !ok && req.Mirror != "" {
+		changed = true
 		if err := config.add("registry-mirrors", req.Mirror); err != nil {
 			return nil, err
 		}
@@ -76,11 +101,11 @@ func (s *Supervisor) configure(req wire.DockerStart) (daemonConfig, error) {
 				return nil, err
 			}
 		}
-		if err := writeConfig(path, config); err != nil {
-			return nil, err
-		}
 	}
-	return config, nil
+	if changed {
+		err = writeConfig(path, config)
+	}
+	return config, err
 }
 
 // arguments returns dockerd's flags: those of the profile that config does not
@@ -98,17 +123,59 @@ func arguments(req wire.DockerStart, config daemonConfig) []string {
 // daemonConfig is the content of daemon.json.
 type daemonConfig map[string]json.RawMessage
 
-// add appends to the list of strings that key holds.
-func (c daemonConfig) add(key, value string) error {
-	var list []string
+// strings returns the list that key holds.
+func (c daemonConfig) strings(key string) (list []string, err error) {
 	if raw, ok := c[key]; ok {
 		if err := json.Unmarshal(raw, &list); err != nil {
-			return fmt.Errorf("the image's /etc/docker/daemon.json: %s: %w", key, err)
+			return nil, fmt.Errorf("the image's /etc/docker/daemon.json: %s: %w", key, err)
 		}
 	}
-	raw, err := json.Marshal(append(list, value))
-	c[key] = raw
+	return list, nil
+}
+
+func (c daemonConfig) set(key string, list []string) (err error) {
+	c[key], err = json.Marshal(list)
 	return err
+}
+
+// add appends to the list of strings that key holds.
+func (c daemonConfig) add(key, value string) error {
+	list, err := c.strings(key)
+	if err != nil {
+		return err
+	}
+	return c.set(key, append(list, value))
+}
+
+// setHosts makes dockerd listen where it should, if the file names hosts:
+// dockerd takes no flag then. The public socket is the front's, where there is
+// one; other hosts are the user's own. It reports whether it changed anything.
+func (c daemonConfig) setHosts(profile innerdock.DockerProfile) (changed bool, err error) {
+	if _, ok := c["hosts"]; !ok {
+		return false, nil
+	}
+	hosts, err := c.strings("hosts")
+	if err != nil {
+		return false, err
+	}
+	ours := "unix://" + daemonSocket(profile)
+	if fronted(profile) {
+		hosts = slices.DeleteFunc(hosts, isPublic)
+	} else if slices.ContainsFunc(hosts, isPublic) {
+		return false, nil
+	}
+	if slices.Contains(hosts, ours) {
+		return false, nil
+	}
+	return true, c.set("hosts", append([]string{ours}, hosts...))
+}
+
+// isPublic reports whether a host of dockerd is the public socket, which has
+// more than one name.
+func isPublic(host string) bool {
+	path, ok := strings.CutPrefix(host, "unix://")
+	return ok && (path == "" || strings.TrimPrefix(filepath.Clean(path), "/var") == strings.TrimPrefix(publicSocket, "/var")) ||
+		host == "fd://"
 }
 
 func readConfig(path string) (daemonConfig, error) {
@@ -132,19 +199,11 @@ func readConfig(path string) (daemonConfig, error) {
 	return config, nil
 }
 
-// checkHosts refuses a daemon.json that makes dockerd listen elsewhere only:
-// its clients and this supervisor would not find it.
-func checkHosts(config daemonConfig) error {
-	raw, ok := config["hosts"]
-	if !ok {
-		return nil
-	}
-	var hosts []string
-	if err := json.Unmarshal(raw, &hosts); err != nil {
-		return fmt.Errorf("the image's /etc/docker/daemon.json: hosts: %w", err)
-	}
-	if !slices.Contains(hosts, daemonHost) && !slices.Contains(hosts, "unix:///run/docker.sock") {
-		return fmt.Errorf("the image's /etc/docker/daemon.json: hosts lacks %s; add it", daemonHost)
+// checkFirewall refuses a daemon.json that makes dockerd use nftables, which
+// gVisor has not: it would start, and names on its networks would not resolve.
+func checkFirewall(req wire.DockerStart, config daemonConfig) error {
+	if req.Profile != innerdock.ProfileMinimal && string(config["firewall-backend"]) == `"nftables"` {
+		return errors.New("the image's /etc/docker/daemon.json: firewall-backend is nftables, which gVisor does not have; remove it, and Docker uses iptables")
 	}
 	return nil
 }

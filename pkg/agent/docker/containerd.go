@@ -21,6 +21,10 @@ const (
 	containerdConfig = "/run/docker/containerd/innerdock.toml"
 )
 
+// EventSockets are where containerd takes events: ours, and one that dockerd
+// started itself.
+var EventSockets = []string{containerdSocket + ".ttrpc", "/var/run/docker/containerd/containerd.sock.ttrpc"}
+
 // containerdTOML is what dockerd's own containerd gets, less the snapshotters
 // that find no file system of theirs here.
 const containerdTOML = `version = 2
@@ -44,12 +48,11 @@ disabled_plugins = [
 
 // startContainerd starts containerd and waits for its socket. It leaves alone
 // one that runs, ours or not, and an image that has none or wants another.
-func (s *Supervisor) startContainerd(ctx context.Context, config daemonConfig) error {
+func (s *Supervisor) startContainerd(ctx context.Context, config daemonConfig, env []string) error {
 	if _, ok := config["containerd"]; ok || alive(s.containerd) || dials(s.path(containerdSocket)) {
 		return nil
 	}
 	os.Remove(s.path(containerdSocket)) // dockerd would take it for a live one
-	env := s.cfg.Environ(nil)
 	path, err := process.Lookup("containerd", "/", env)
 	if err != nil {
 		return nil // dockerd says what it lacks

@@ -3,6 +3,7 @@ package docker
 import (
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"sync"
 
 	"github.com/innerdock/innerdock"
@@ -15,6 +16,7 @@ import (
 func (s *Supervisor) Register(mux *http.ServeMux) {
 	mux.Handle("POST "+wire.PathDockerStart, reply.Handler(s.start))
 	mux.Handle("POST "+wire.PathDockerStop, reply.Handler(s.stopped))
+	mux.Handle("POST "+wire.PathDockerKeep, reply.Handler(s.kept))
 	mux.Handle("GET "+wire.PathDockerState, reply.Handler(s.state))
 	mux.Handle("GET /docker/logs", reply.Handler(s.logs))
 }
@@ -54,13 +56,27 @@ func (s *Supervisor) stopped(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func (s *Supervisor) kept(w http.ResponseWriter, r *http.Request) error {
+	if err := s.Keep(r.Context()); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 func (s *Supervisor) state(w http.ResponseWriter, r *http.Request) error {
 	wait, err := reply.Wait(r, "wait")
 	if err != nil {
 		return err
 	}
-	not := innerdock.DockerState(r.URL.Query().Get("not"))
-	reply.JSON(w, http.StatusOK, s.Await(r.Context(), not, wait))
+	query := r.URL.Query()
+	restarts := AnyRestarts
+	if given := query.Get("restarts"); given != "" {
+		if restarts, err = strconv.Atoi(given); err != nil {
+			return innerdock.Errorf(innerdock.CodeInvalid, "restarts=%q is not a number", given)
+		}
+	}
+	reply.JSON(w, http.StatusOK, s.Await(r.Context(), innerdock.DockerState(query.Get("not")), restarts, wait))
 	return nil
 }
 

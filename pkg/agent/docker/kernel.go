@@ -7,18 +7,28 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/innerdock/innerdock"
-	"github.com/innerdock/innerdock/pkg/agent/output"
-	"github.com/innerdock/innerdock/pkg/agent/process"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
+
+// MemoryCgroups is where the cgroups' memory is limited.
+const MemoryCgroups = cgroupRoot + "/memory"
+
+// maxKeys are the keys that a user may have. gVisor counts a container's session
+// keyring for ever, and with its default of 200 it starts no more than so many
+// containers. Linux gives root a million.
+const (
+	maxKeysFile = "/proc/sys/kernel/keys/maxkeys"
+	maxKeys     = "1000000"
+)
 
 // controllers are the hierarchies of cgroup v1 that gVisor has.
 var controllers = []string{"devices", "cpu", "cpuacct", "cpuset", "memory", "pids", "job"}
@@ -26,18 +36,24 @@ var controllers = []string{"devices", "cpu", "cpuacct", "cpuset", "memory", "pid
 // prepareKernel sets up what dockerd needs of gVisor's kernel. The firewall
 // rules need a program, and dockerd need not wait for it: their result comes
 // through the channel, always once.
-func (s *Supervisor) prepareKernel(ctx context.Context, req wire.DockerStart) (rules <-chan error, err error) {
+func (s *Supervisor) prepareKernel(ctx context.Context, req wire.DockerStart) (<-chan error, error) {
 	if s.cfg.Root != "" {
 		return result(nil), nil
 	}
 	if err := mountCgroups(); err != nil {
 		return nil, fmt.Errorf("mounting the cgroups: %w", err)
 	}
+	if err := os.WriteFile(maxKeysFile, []byte(maxKeys), 0o644); err != nil {
+		return nil, fmt.Errorf("raising the number of keys: %w", err)
+	}
+	if err := s.cfg.Guard.Start(ctx); err != nil {
+		return nil, fmt.Errorf("watching the cgroups' memory: %w", err)
+	}
 	if req.Profile == innerdock.ProfileMinimal {
 		return result(nil), nil
 	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
-		return nil, fmt.Errorf("turning on IP forwarding: %w", err)
+	if err := forward(); err != nil {
+		return nil, err
 	}
 	address, err := netip.ParseAddr(req.Address)
 	if err != nil || s.rulesFor == address {
@@ -45,13 +61,24 @@ func (s *Supervisor) prepareKernel(ctx context.Context, req wire.DockerStart) (r
 	}
 	added := make(chan error, 1)
 	go func() {
-		err := s.addRules(ctx, address)
+		err := s.restoreRules(ctx, rules(address, protocols))
+		if err != nil { // nothing of them is in force
+			err = s.restoreRules(ctx, rules(address, protocols[:2]))
+		}
 		if err == nil {
-			s.rulesFor = address
+			s.rulesFor, s.isolated = address, nil
 		}
 		added <- err
 	}()
 	return added, nil
+}
+
+// forward lets packets pass between networks.
+func forward() error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
+		return fmt.Errorf("turning on IP forwarding: %w", err)
+	}
+	return nil
 }
 
 func result(err error) <-chan error {
@@ -82,11 +109,77 @@ func mountCgroups() error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount("cgroup", dir, "cgroup", flags, c); err != nil {
+		mount := func(dir string) error { return unix.Mount("cgroup", dir, "cgroup", flags, c) }
+		if c == "pids" {
+			err = confineTasks(dir, mount)
+		} else {
+			err = mount(dir)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", c, err)
 		}
 	}
 	return nil
+}
+
+// mostTasks is what gVisor's cgroups can limit.
+const mostTasks = 4 << 20
+
+// confineTasks moves every process into a cgroup of its own and mounts that in
+// dir, as if it were the root of the hierarchy: Docker makes the cgroups of its
+// containers below it. Its limit is PID 1's RLIMIT_NPROC, which does not bind
+// root here.
+func confineTasks(dir string, mount func(dir string) error) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	if limit.Cur > mostTasks {
+		return mount(dir)
+	}
+	root := dir + ".root"
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return err
+	}
+	if err := mount(root); err != nil {
+		return err
+	}
+	all := filepath.Join(root, "sandbox")
+	if err := os.Mkdir(all, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(all, "pids.max"), []byte(strconv.FormatUint(limit.Cur, 10)), 0o644); err != nil {
+		return err
+	}
+	if err := moveTasks(root, all); err != nil {
+		return err
+	}
+	if err := unix.Mount(all, dir, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	// A program that another goroutine starts right now may hold one of its files
+	// until it executes: the mount goes when that is closed.
+	if err := unix.Unmount(root, unix.MNT_DETACH); err != nil {
+		return err
+	}
+	return os.Remove(root)
+}
+
+// moveTasks moves all processes of one cgroup to another, until none is left: a
+// process that starts meanwhile is where its parent was.
+func moveTasks(from, to string) error {
+	for {
+		text, err := os.ReadFile(filepath.Join(from, "cgroup.procs"))
+		if err != nil || len(text) == 0 {
+			return err
+		}
+		for pid := range strings.FieldsSeq(string(text)) {
+			err := os.WriteFile(filepath.Join(to, "cgroup.procs"), []byte(pid), 0o644)
+			if err != nil && !errors.Is(err, syscall.ESRCH) && !errors.Is(err, syscall.EAGAIN) {
+				return err
+			}
+		}
+	}
 }
 
 func mountPoints() (map[string]bool, error) {
@@ -101,51 +194,4 @@ func mountPoints() (map[string]bool, error) {
 		}
 	}
 	return points, nil
-}
-
-// rules are the NAT of containers to the world, which gVisor cannot do with
-// MASQUERADE, and the walls between bridges that Docker promises.
-func rules(address netip.Addr) string {
-	return fmt.Sprintf(`*nat
--A POSTROUTING -o eth0 -p tcp -j SNAT --to-source %[1]s
--A POSTROUTING -o eth0 -p udp -j SNAT --to-source %[1]s
-COMMIT
-*filter
--A FORWARD -i br-+ -o br-+ -j DROP
--A FORWARD -i br-+ -o docker0 -j DROP
--A FORWARD -i docker0 -o br-+ -j DROP
-COMMIT
-`, address)
-}
-
-// addRules adds the rules with one program, in one go.
-func (s *Supervisor) addRules(ctx context.Context, address netip.Addr) error {
-	env := s.cfg.Environ(nil)
-	path, err := process.Lookup("iptables-legacy-restore", "/", env)
-	if err != nil {
-		path, err = process.Lookup("iptables-restore", "/", env) // before there were two
-	}
-	if err != nil {
-		return errors.New("iptables-legacy-restore not found; install iptables in the image, as Image().with_docker() does")
-	}
-	log := output.NewBuffer(logTail)
-	p, err := process.Start(s.cfg.Reaper, process.Command{Path: path, Args: []string{filepath.Base(path), "--noflush"},
-		Dir: "/", Env: env, Stdin: true, Stdout: log})
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	if err := p.WriteStdin(ctx, strings.NewReader(rules(address)), true); err != nil {
-		_ = p.Signal(syscall.SIGKILL)
-	}
-	select {
-	case <-p.Done():
-	case <-ctx.Done():
-		_ = p.Signal(syscall.SIGKILL)
-		<-p.Done()
-	}
-	if code := p.Exit().Code; code != 0 {
-		return fmt.Errorf("%s failed (exit code %d): %s", filepath.Base(path), code, strings.TrimSpace(log.Tail(logTail)))
-	}
-	return nil
 }

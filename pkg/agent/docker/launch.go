@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,8 @@ import (
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/agent/child"
+	"github.com/innerdock/innerdock/pkg/agent/docker/kept"
+	"github.com/innerdock/innerdock/pkg/agent/docker/portproxy"
 	"github.com/innerdock/innerdock/pkg/agent/process"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
 )
@@ -27,7 +30,7 @@ const (
 	pollPause   = 10 * time.Millisecond // between looks at the socket
 	infoPause   = 25 * time.Millisecond // between questions
 	infoTimeout = 2 * time.Second       // of the first question; each next one has that much more
-	maxInfo     = 1 << 20
+	maxAnswer   = 8 << 20
 )
 
 // stepError is a failure of one step of the start.
@@ -61,7 +64,7 @@ func (s *Supervisor) launch(ctx context.Context, req wire.DockerStart, emit func
 		return "", failedAt(wire.StepInstalled, err)
 	}
 	emit(wire.DockerEvent{Step: wire.StepRunDir})
-	if err := s.prepareRunDir(); err != nil {
+	if err := errors.Join(s.prepareRunDir(), s.open(req.Profile)); err != nil {
 		return "", failedAt(wire.StepRunDir, err)
 	}
 	emit(wire.DockerEvent{Step: wire.StepKernel})
@@ -73,13 +76,25 @@ func (s *Supervisor) launch(ctx context.Context, req wire.DockerStart, emit func
 	if rulesErr := <-rules; rulesErr != nil && err == nil {
 		return "", failedAt(wire.StepKernel, rulesErr)
 	}
+	if err == nil && fronted(req.Profile) { // minimal has no networks
+		client := clientOf(s.path(daemonSocket(req.Profile)))
+		defer client.CloseIdleConnections()
+		if err := s.isolate(ctx, client); err != nil {
+			return "", failedAt(wire.StepKernel, err)
+		}
+	}
 	return version, err
 }
 
-// prepareRunDir makes /var/run, and removes what a dockerd that did not end by
-// itself left there: with its PID taken by another, dockerd would not start.
+// prepareRunDir makes the directories of dockerd's sockets and the program for published ports, and removes
+// what a dockerd that did not end by itself left there: with its PID taken by another, dockerd would not start.
 func (s *Supervisor) prepareRunDir() error {
-	if err := os.MkdirAll(s.path("/var/run"), 0o755); err != nil {
+	for _, socket := range []string{publicSocket, privateSocket} {
+		if err := os.MkdirAll(filepath.Dir(s.path(socket)), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.Symlink(wire.AgentPath, s.path(portproxy.Path)); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	for file, program := range map[string]string{"docker.pid": "dockerd", "docker/containerd/containerd.pid": "containerd"} {
@@ -98,8 +113,6 @@ func (s *Supervisor) prepareRunDir() error {
 
 func (s *Supervisor) path(p string) string { return s.cfg.Root + p }
 
-func (s *Supervisor) socket() string { return s.path("/var/run/docker.sock") }
-
 // runDaemons starts containerd and dockerd and waits for dockerd's answer.
 func (s *Supervisor) runDaemons(ctx context.Context, path string, req wire.DockerStart, emit func(wire.DockerEvent)) (string, error) {
 	emit(wire.DockerEvent{Step: wire.StepDaemon})
@@ -107,27 +120,42 @@ func (s *Supervisor) runDaemons(ctx context.Context, path string, req wire.Docke
 	if err != nil {
 		return "", failedAt(wire.StepDaemon, err)
 	}
-	if err := s.startContainerd(ctx, config); err != nil {
+	env, err := s.daemonEnv(req.Profile)
+	if err != nil {
+		return "", failedAt(wire.StepDaemon, err)
+	}
+	if err := s.startContainerd(ctx, config, env); err != nil {
 		return "", err
 	}
-	if err := s.startDockerd(path, arguments(req, config)); err != nil {
+	if req.Profile != innerdock.ProfileMinimal { // which has another store
+		if err := kept.Lend(s.path(keptDir), s.path(dataDir)); err != nil {
+			return "", failedAt(wire.StepDaemon, fmt.Errorf("lending Docker the images of the root: %w", err))
+		}
+	}
+	flags := arguments(req, config)
+	if err := s.startDockerd(path, flags, env); err != nil {
 		return "", failedAt(wire.StepDaemon, err)
 	}
 	emit(wire.DockerEvent{Step: wire.StepSocket})
-	if err := s.awaitSocket(ctx); err != nil {
+	socket := s.path(daemonSocket(req.Profile))
+	err = s.awaitSocket(ctx, socket)
+	if err != nil && !alive(s.dockerd) && strings.Contains(s.log.Tail(logTail), "unknown flag: "+networkOption) {
+		old := slices.DeleteFunc(flags, func(f string) bool { return strings.HasPrefix(f, networkOption) })
+		if err := s.startDockerd(path, old, env); err != nil {
+			return "", failedAt(wire.StepDaemon, err)
+		}
+		err = s.awaitSocket(ctx, socket)
+	}
+	if err != nil {
 		return "", err
 	}
-	return s.awaitInfo(ctx, emit)
+	return s.awaitInfo(ctx, socket, emit)
 }
 
 // startDockerd starts dockerd, unless it runs.
-func (s *Supervisor) startDockerd(path string, flags []string) error {
+func (s *Supervisor) startDockerd(path string, flags, env []string) error {
 	if alive(s.dockerd) {
 		return nil
-	}
-	env, err := s.daemonEnv()
-	if err != nil {
-		return err
 	}
 	dockerd, err := process.Start(s.cfg.Reaper, process.Command{Path: path,
 		Args: append([]string{"dockerd"}, flags...), Dir: "/", Env: env, Stdout: s.log})
@@ -139,11 +167,11 @@ func (s *Supervisor) startDockerd(path string, flags []string) error {
 }
 
 // awaitSocket waits for the socket to exist.
-func (s *Supervisor) awaitSocket(ctx context.Context) error {
+func (s *Supervisor) awaitSocket(ctx context.Context, socket string) error {
 	tick := time.NewTicker(pollPause)
 	defer tick.Stop()
 	for {
-		if info, err := os.Stat(s.socket()); err == nil && info.Mode()&os.ModeSocket != 0 {
+		if info, err := os.Stat(socket); err == nil && info.Mode()&os.ModeSocket != 0 {
 			return nil
 		}
 		select {
@@ -151,19 +179,14 @@ func (s *Supervisor) awaitSocket(ctx context.Context) error {
 		case <-s.dockerd.Done():
 			return crash(wire.StepSocket, 0, "dockerd", s.dockerd)
 		case <-ctx.Done():
-			return missing(wire.StepSocket, 0, "dockerd has not made its socket "+s.socket())
+			return missing(wire.StepSocket, 0, "dockerd has not made its socket "+socket)
 		}
 	}
 }
 
 // awaitInfo asks dockerd for its info until it answers.
-func (s *Supervisor) awaitInfo(ctx context.Context, emit func(wire.DockerEvent)) (string, error) {
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", s.socket())
-		},
-	}}
+func (s *Supervisor) awaitInfo(ctx context.Context, socket string, emit func(wire.DockerEvent)) (string, error) {
+	client := clientOf(socket)
 	ctx, cancel := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -177,9 +200,12 @@ func (s *Supervisor) awaitInfo(ctx context.Context, emit func(wire.DockerEvent))
 	})
 	for attempt := 1; ; attempt++ {
 		emit(wire.DockerEvent{Step: wire.StepInfo, Attempt: attempt})
-		version, err := info(ctx, client, time.Duration(attempt)*infoTimeout)
+		answer, err := info(ctx, client, time.Duration(attempt)*infoTimeout)
+		if err == nil && s.knowsContainerd(answer) {
+			return answer.ServerVersion, nil
+		}
 		if err == nil {
-			return version, nil
+			err = errors.New("it has not found containerd again")
 		}
 		timer := time.NewTimer(infoPause)
 		select {
@@ -197,31 +223,61 @@ func (s *Supervisor) awaitInfo(ctx context.Context, emit func(wire.DockerEvent))
 
 var errCrash = errors.New("dockerd died")
 
-// info asks once and returns the version.
-func info(ctx context.Context, client *http.Client, limit time.Duration) (string, error) {
+// daemonInfo is what matters of dockerd's info.
+type daemonInfo struct {
+	ServerVersion    string
+	ContainerdCommit struct{ ID string }
+}
+
+// info asks once.
+func info(ctx context.Context, client *http.Client, limit time.Duration) (daemonInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/info", nil)
+	var answer daemonInfo
+	err := get(ctx, client, "/info", &answer)
+	return answer, err
+}
+
+// knowsContainerd reports whether dockerd is in touch with containerd: then it
+// says of it what it said at first. It dials one that is restarted only after a
+// second, and until then starts no container.
+func (s *Supervisor) knowsContainerd(answer daemonInfo) bool {
+	id := answer.ContainerdCommit.ID
+	if s.containerdID == "" {
+		s.containerdID = id
+	}
+	return id == s.containerdID
+}
+
+// clientOf returns a client of the dockerd that listens on socket.
+func clientOf(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+}
+
+// get asks dockerd and decodes its answer.
+func get(ctx context.Context, client *http.Client, path string, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker"+path, nil)
 	if err != nil {
-		return "", err
+		return err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxInfo))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return "", err
+		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s: %.200s", resp.Status, body)
+		return fmt.Errorf("%s: %.200s", resp.Status, body)
 	}
-	var answer struct{ ServerVersion string }
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return "", err
-	}
-	return answer.ServerVersion, nil
+	return json.Unmarshal(body, answer)
 }
 
 // crash describes a daemon that died during the start.

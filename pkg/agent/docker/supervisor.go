@@ -5,6 +5,7 @@ package docker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -13,9 +14,12 @@ import (
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/agent/child"
+	"github.com/innerdock/innerdock/pkg/agent/docker/front"
+	"github.com/innerdock/innerdock/pkg/agent/docker/kept"
 	"github.com/innerdock/innerdock/pkg/agent/output"
 	"github.com/innerdock/innerdock/pkg/agent/process"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
+	"github.com/innerdock/innerdock/pkg/agent/wiring"
 )
 
 const (
@@ -26,6 +30,7 @@ const (
 	firstPause   = 100 * time.Millisecond
 	longestPause = 10 * time.Second
 	stable       = time.Minute // after this the pauses begin anew
+	maxFailures  = 5           // restarts in a row that led to nothing, before that is all
 	restartLimit = time.Minute // for a restarted dockerd to answer
 )
 
@@ -35,18 +40,32 @@ type Config struct {
 	Environ func(extra map[string]string) []string // of dockerd
 	Log     *slog.Logger
 	Root    string // before /etc/docker and /var/run: "" but for tests
+	Guard   Guard  // not used where Root is set
+	Dockerd string // socket of a daemon that another one started: "" but for tests
+}
+
+// Guard keeps the memory limits of containers, which gVisor does not.
+type Guard interface {
+	Start(ctx context.Context) error // the cgroups are mounted
 }
 
 // Supervisor owns the sandbox's dockerd.
 type Supervisor struct {
-	cfg  Config
-	log  *output.Buffer
-	turn chan struct{} // one start, stop or close at a time
+	cfg   Config
+	log   *output.Buffer
+	front *front.Front
+	turn  chan struct{} // one start, stop or close at a time
 
 	// Touched only in turn, or by watch.
-	containerd *process.Process // nil: none, or not ours
-	dockerd    *process.Process // nil: none
-	rulesFor   netip.Addr       // whose firewall rules are in place
+	containerd   *process.Process // nil: none, or not ours
+	dockerd      *process.Process // nil: none
+	containerdID string           // what dockerd says of its containerd
+	rulesFor     netip.Addr       // whose firewall rules are in place
+	opened       bool             // the public socket is ours
+	frozen       *wiring.Picture  // how the networks are, since a checkpoint may be taken
+
+	isolating sync.Mutex
+	isolated  []string // bridges that are cut off, sorted
 
 	stop    context.CancelFunc // of watch; nil: it does not run
 	watched sync.WaitGroup
@@ -58,8 +77,10 @@ type Supervisor struct {
 
 // New returns a supervisor that has started nothing.
 func New(cfg Config) *Supervisor {
-	return &Supervisor{cfg: cfg, log: output.NewBuffer(logSize), turn: make(chan struct{}, 1),
+	s := &Supervisor{cfg: cfg, log: output.NewBuffer(logSize), turn: make(chan struct{}, 1),
 		report: wire.DockerReport{State: innerdock.DockerDisabled}, changed: make(chan struct{})}
+	s.front = front.New(front.Config{Wait: s.Wait, Dial: s.Connect, NetworksChanged: s.networksChanged})
+	return s
 }
 
 // Start starts dockerd and returns when it answers, or why it does not. Each
@@ -73,6 +94,14 @@ func (s *Supervisor) Start(ctx context.Context, req wire.DockerStart, emit func(
 		return err
 	}
 	defer s.release()
+	if s.frozen != nil {
+		if version, err := s.thaw(ctx, req); err == nil {
+			emit(wire.DockerEvent{Step: wire.StepReady, Version: version})
+			return nil
+		} else if ctx.Err() == nil {
+			s.cfg.Log.Error("Docker did not come back after a checkpoint and is started anew", "error", err)
+		}
+	}
 	if r := s.Report(); r.State == innerdock.DockerReady {
 		emit(wire.DockerEvent{Step: wire.StepReady, Version: r.Version})
 		return nil
@@ -89,11 +118,16 @@ func (s *Supervisor) Start(ctx context.Context, req wire.DockerStart, emit func(
 		return err
 	}
 	s.set(wire.DockerReport{State: innerdock.DockerReady, Profile: req.Profile, Version: version})
+	s.keep(ctx, req)
+	emit(wire.DockerEvent{Step: wire.StepReady, Version: version})
+	return nil
+}
+
+// keep has the daemons watched from now on.
+func (s *Supervisor) keep(ctx context.Context, req wire.DockerStart) {
 	watchCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	s.watched.Go(func() { s.watch(watchCtx, req) })
-	emit(wire.DockerEvent{Step: wire.StepReady, Version: version})
-	return nil
 }
 
 // valid checks a request, so that nothing odd becomes a flag or a rule.
@@ -122,9 +156,9 @@ func (s *Supervisor) failure(ctx context.Context, err error) wire.DockerEvent {
 	return event
 }
 
-// watch restarts a daemon that dies, until ctx ends.
+// watch restarts a daemon that dies, until ctx ends or it does not come back.
 func (s *Supervisor) watch(ctx context.Context, req wire.DockerStart) {
-	pause := firstPause
+	pause, failures := firstPause, 0
 	for restarts := 1; ; restarts++ {
 		began := time.Now()
 		name, dead := "dockerd", s.dockerd
@@ -138,13 +172,30 @@ func (s *Supervisor) watch(ctx context.Context, req wire.DockerStart) {
 		if time.Since(began) > stable {
 			pause = firstPause
 		}
-		s.restart(ctx, req, wire.DockerReport{State: innerdock.DockerRestarting, Profile: req.Profile, Restarts: restarts,
+		ok := s.restart(ctx, req, wire.DockerReport{State: innerdock.DockerRestarting, Profile: req.Profile, Restarts: restarts,
 			Code: innerdock.CodeDockerFailed, Reason: died(name, dead.Exit()), ExitCode: new(dead.Exit().Code), Log: s.log.Tail(logTail)}, pause)
 		if ctx.Err() != nil {
 			return
 		}
 		pause = min(2*pause, longestPause)
+		if failures++; ok {
+			failures = 0
+		}
+		if failures == maxFailures {
+			s.giveUp()
+			return
+		}
 	}
+}
+
+// giveUp ends what is left of a Docker that does not come back.
+func (s *Supervisor) giveUp() {
+	report := s.Report()
+	report.State = innerdock.DockerFailed
+	report.Reason = fmt.Sprintf("it died, and %d restarts failed: %s", maxFailures, report.Reason)
+	s.cfg.Log.Error("Docker is given up", "reason", report.Reason)
+	kill(s.containerd, cancelGrace)
+	s.set(report)
 }
 
 // done is p.Done, and never comes for a process that is not there.
@@ -156,8 +207,8 @@ func done(p *process.Process) <-chan struct{} {
 }
 
 // restart starts what died again after a pause, and tells the state. Where that
-// fails, dockerd is not left running, and watch comes here again.
-func (s *Supervisor) restart(ctx context.Context, req wire.DockerStart, report wire.DockerReport, pause time.Duration) {
+// fails, which it reports, dockerd is not left running, and watch comes here again.
+func (s *Supervisor) restart(ctx context.Context, req wire.DockerStart, report wire.DockerReport, pause time.Duration) bool {
 	s.cfg.Log.Warn("a daemon of Docker died", "reason", report.Reason, "restarts", report.Restarts)
 	s.set(report)
 	timer := time.NewTimer(pause)
@@ -165,7 +216,7 @@ func (s *Supervisor) restart(ctx context.Context, req wire.DockerStart, report w
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-		return
+		return false
 	}
 	for _, p := range []*process.Process{s.containerd, s.dockerd} {
 		if p != nil && !alive(p) {
@@ -180,9 +231,10 @@ func (s *Supervisor) restart(ctx context.Context, req wire.DockerStart, report w
 		report.Code, report.Reason, report.ExitCode, report.Log = event.Code, event.Error, event.ExitCode, event.Log
 		s.set(report)
 		kill(s.dockerd, cancelGrace)
-		return
+		return false
 	}
 	s.set(wire.DockerReport{State: innerdock.DockerReady, Profile: req.Profile, Version: version, Restarts: report.Restarts})
+	return true
 }
 
 // Stop stops dockerd, which stops its containers. Nothing to stop is no error.
@@ -196,12 +248,39 @@ func (s *Supervisor) Stop(ctx context.Context) error {
 	return nil
 }
 
+// Where Docker's data is, and the images that come with the root.
+const (
+	dataDir = "/var/lib/docker"
+	keptDir = "/var/lib/innerdock/docker"
+)
+
+// Keep stops dockerd and moves its images into the root, from where the Docker of
+// every sandbox that has this root is lent them.
+func (s *Supervisor) Keep(ctx context.Context) error {
+	if err := s.Stop(ctx); err != nil {
+		return err
+	}
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	err := kept.Keep(s.path(dataDir), s.path(keptDir))
+	if errors.Is(err, kept.ErrStore) {
+		return innerdock.Errorf(innerdock.CodeUnsupported, "%w", err)
+	}
+	if err != nil {
+		return innerdock.Errorf(innerdock.CodeDockerFailed, "Docker's images could not be kept: %w", err)
+	}
+	return nil
+}
+
 // Close stops dockerd for good, within grace. A start that is under way must
 // have been cancelled.
 func (s *Supervisor) Close(grace time.Duration) {
 	s.turn <- struct{}{} // kept
 	s.end(grace)
-	s.set(wire.DockerReport{State: innerdock.DockerDisabled})
+	s.set(wire.DockerReport{State: innerdock.DockerDisabled}) // which ends those who wait
+	s.front.Close()
 }
 
 func (s *Supervisor) take(ctx context.Context) error {
@@ -217,13 +296,18 @@ func (s *Supervisor) release() { <-s.turn }
 
 // end ends the watching and the daemons.
 func (s *Supervisor) end(grace time.Duration) {
+	s.unwatch()
+	s.forget()
+	kill(s.dockerd, grace)
+	kill(s.containerd, cancelGrace)
+}
+
+func (s *Supervisor) unwatch() {
 	if s.stop != nil {
 		s.stop()
 		s.watched.Wait()
 		s.stop = nil
 	}
-	kill(s.dockerd, grace)
-	kill(s.containerd, cancelGrace)
 }
 
 // kill ends p, if there is one: SIGTERM, and SIGKILL after grace.
@@ -245,9 +329,15 @@ func kill(p *process.Process, grace time.Duration) {
 
 // Report returns the state.
 func (s *Supervisor) Report() wire.DockerReport {
+	report, _ := s.current()
+	return report
+}
+
+// current returns the state, and what is closed when it changes.
+func (s *Supervisor) current() (wire.DockerReport, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.report
+	return s.report, s.changed
 }
 
 func (s *Supervisor) set(r wire.DockerReport) {
@@ -258,15 +348,17 @@ func (s *Supervisor) set(r wire.DockerReport) {
 	s.changed = make(chan struct{})
 }
 
-// Await returns the state once it is not the given one, or when d or ctx ends.
-func (s *Supervisor) Await(ctx context.Context, not innerdock.DockerState, d time.Duration) wire.DockerReport {
+// AnyRestarts is for Await: their number does not matter.
+const AnyRestarts = -1
+
+// Await returns the state once it is not the given one, or was reached by more
+// restarts than that, or when d or ctx ends.
+func (s *Supervisor) Await(ctx context.Context, not innerdock.DockerState, restarts int, d time.Duration) wire.DockerReport {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for {
-		s.mu.Lock()
-		report, changed := s.report, s.changed
-		s.mu.Unlock()
-		if report.State != not {
+		report, changed := s.current()
+		if report.State != not || restarts != AnyRestarts && report.Restarts != restarts {
 			return report
 		}
 		select {

@@ -21,8 +21,8 @@ const MaxList = 100_000
 // maxLinks is how many symlinks the kernel follows before it gives up.
 const maxLinks = 40
 
-// Tree gives access to the files; relative paths are under Workspace.
-type Tree struct{ Workspace string }
+// Tree gives access to the files; relative paths are under Dir.
+type Tree struct{ Dir func() string }
 
 // resolve makes path absolute.
 func (t Tree) resolve(path string) (string, error) {
@@ -34,7 +34,7 @@ func (t Tree) resolve(path string) (string, error) {
 	case filepath.IsAbs(path):
 		return path, nil
 	}
-	return t.Workspace + "/" + path, nil
+	return t.Dir() + "/" + path, nil
 }
 
 // Open opens a regular file for reading. The caller closes it.

@@ -28,7 +28,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	r := &rig{t, t.TempDir(), http.NewServeMux()}
-	Tree{Workspace: r.dir}.Register(r.mux)
+	Tree{Dir: func() string { return r.dir }}.Register(r.mux)
 	return r
 }
 
@@ -270,7 +270,8 @@ func FuzzInfo(f *testing.F) {
 	for _, p := range []string{"", "/", "..", "a//b", "\x00", "/proc/self/fd/../exe", strings.Repeat("../", 100)} {
 		f.Add(p)
 	}
-	tree := Tree{Workspace: f.TempDir()}
+	dir := f.TempDir()
+	tree := Tree{Dir: func() string { return dir }}
 	f.Fuzz(func(t *testing.T, path string) {
 		if info, err := tree.Info(path); err == nil && (info.Path == "" || !filepath.IsAbs(info.Path)) {
 			t.Errorf("%q: %+v", path, info)

@@ -88,6 +88,8 @@ func startError(c Command, err error) error {
 		return innerdock.Errorf(innerdock.CodeInvalid, "%s is not a program for this machine, nor a script that begins with #!", c.Path)
 	case errors.Is(err, syscall.ENOENT):
 		return innerdock.Errorf(innerdock.CodeInvalid, "%s needs an interpreter or a loader that is not in the sandbox", c.Path)
+	case errors.Is(err, syscall.EACCES) && c.User != nil:
+		return innerdock.Errorf(innerdock.CodeInvalid, "user %d may not run %s, or not enter %s; run it as another user, or change their permissions", c.User.UID, c.Path, c.Dir)
 	case errors.Is(err, syscall.E2BIG):
 		return innerdock.Errorf(innerdock.CodeTooLarge, "the arguments and the environment are too long for the kernel")
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM):

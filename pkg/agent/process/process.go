@@ -31,6 +31,7 @@ type Command struct {
 	Args   []string
 	Dir    string
 	Env    []string
+	User   *Identity      // nil: root
 	Stdin  bool           // keep standard input open for Process.WriteStdin
 	Stdout *output.Buffer // required
 	Stderr *output.Buffer // nil: the same pipe as standard output
@@ -65,7 +66,8 @@ func Start(reaper *child.Reaper, c Command) (*Process, error) {
 		p.Close()
 		return nil, innerdock.Internal(err, "making the pipes of a process")
 	}
-	attr := &syscall.ProcAttr{Dir: c.Dir, Env: c.Env, Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[len(files)-1])}}
+	attr := &syscall.ProcAttr{Dir: c.Dir, Env: c.Env, Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[len(files)-1])},
+		Sys: &syscall.SysProcAttr{Credential: c.User.credential()}}
 	pid, exit, err := reaper.Start(c.Path, c.Args, attr)
 	if err != nil {
 		p.Close()

@@ -40,8 +40,7 @@ func newRig(t *testing.T) *rig {
 	var reaping sync.WaitGroup
 	reaping.Go(func() { reaper.Run(ctx) })
 	dir := t.TempDir()
-	table := NewTable(reaper, dir)
-	table.SetEnv(map[string]string{"PATH": "/usr/local/bin:/usr/bin:/bin", "BASE": "base"})
+	table := NewTable(reaper, "", Defaults{Dir: dir, Env: map[string]string{"PATH": "/usr/local/bin:/usr/bin:/bin", "BASE": "base"}})
 	mux := http.NewServeMux()
 	table.Register(mux)
 	server := httptest.NewServer(mux)
@@ -566,8 +565,7 @@ func FuzzExec(f *testing.F) {
 	}
 	reaper := &child.Reaper{}
 	dir := f.TempDir()
-	table := NewTable(reaper, dir)
-	table.SetEnv(map[string]string{"PATH": dir}) // nothing can be found there
+	table := NewTable(reaper, "", Defaults{Dir: dir, Env: map[string]string{"PATH": dir}}) // nothing can be found there
 	mux := http.NewServeMux()
 	table.Register(mux)
 	f.Fuzz(func(t *testing.T, body, query string) {
@@ -592,8 +590,7 @@ func BenchmarkExec(b *testing.B) {
 	reaping.Go(func() { reaper.Run(ctx) })
 	defer reaping.Wait()
 	defer cancel()
-	table := NewTable(reaper, b.TempDir())
-	table.SetEnv(map[string]string{"PATH": "/usr/bin:/bin"})
+	table := NewTable(reaper, "", Defaults{Dir: b.TempDir(), Env: map[string]string{"PATH": "/usr/bin:/bin"}})
 	defer table.Close(time.Second)
 	for b.Loop() {
 		e, err := table.Exec(innerdock.ProcessSpec{Args: []string{"true"}})

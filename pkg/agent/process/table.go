@@ -1,12 +1,15 @@
 package process
 
 import (
+	"cmp"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -25,15 +28,15 @@ const (
 
 // Table holds the processes that were started through the API.
 type Table struct {
-	reaper    *child.Reaper
-	workspace string
+	reaper *child.Reaper
+	root   string // before /etc: "" but for tests
 
-	mu      sync.Mutex
-	env     map[string]string
-	running map[int]*entry
-	exited  []*entry // oldest first
-	closing bool
-	ending  sync.WaitGroup
+	mu       sync.Mutex
+	defaults Defaults
+	running  map[int]*entry
+	exited   []*entry // oldest first
+	closing  bool
+	ending   sync.WaitGroup
 }
 
 // entry is a process with what the API tells about it.
@@ -43,27 +46,42 @@ type entry struct {
 	stdout, stderr *output.Buffer
 }
 
-// NewTable returns an empty table. Relative working directories, and absent
-// ones, are at workspace.
-func NewTable(reaper *child.Reaper, workspace string) *Table {
-	return &Table{reaper: reaper, workspace: workspace, running: make(map[int]*entry)}
+// Defaults are what a process begins with unless its request says otherwise.
+type Defaults struct {
+	Env  map[string]string // without HOME, that is the user's
+	Dir  string            // absolute; what is relative is relative to it
+	User string            // see LookupUser; "" is root
 }
 
-// SetEnv sets the environment that every process begins with.
-func (t *Table) SetEnv(env map[string]string) {
+// NewTable returns an empty table, of a sandbox whose files are below root.
+func NewTable(reaper *child.Reaper, root string, defaults Defaults) *Table {
+	return &Table{reaper: reaper, root: root, defaults: defaults, running: make(map[int]*entry)}
+}
+
+// SetDefaults changes what the next processes begin with.
+func (t *Table) SetDefaults(defaults Defaults) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.env = maps.Clone(env)
+	t.defaults = defaults
 }
 
-// Environ returns the environment with extra added to it, sorted.
-func (t *Table) Environ(extra map[string]string) []string {
+// Dir is the directory that what is relative is relative to.
+func (t *Table) Dir() string { return t.current().Dir }
+
+func (t *Table) current() Defaults {
 	t.mu.Lock()
-	all := maps.Clone(t.env)
-	t.mu.Unlock()
-	if all == nil {
-		all = make(map[string]string, len(extra))
-	}
+	defer t.mu.Unlock()
+	return t.defaults
+}
+
+// Environ returns root's environment with extra added to it, sorted.
+func (t *Table) Environ(extra map[string]string) []string {
+	return t.current().environ("/root", extra)
+}
+
+func (d Defaults) environ(home string, extra map[string]string) []string {
+	all := map[string]string{"HOME": home}
+	maps.Copy(all, d.Env)
 	maps.Copy(all, extra)
 	list := make([]string, 0, len(all))
 	for k, v := range all {
@@ -78,8 +96,17 @@ func (t *Table) Exec(spec innerdock.ProcessSpec) (*entry, error) {
 	if err := validate(spec); err != nil {
 		return nil, err
 	}
-	spec.Cwd = absolute(t.workspace, spec.Cwd)
-	env := t.Environ(spec.Env)
+	defaults := t.current()
+	spec.Cwd, spec.User = absolute(defaults.Dir, spec.Cwd), cmp.Or(spec.User, defaults.User)
+	who, err := LookupUser(filepath.Join(t.root, "/etc"), spec.User)
+	if err != nil {
+		return nil, err
+	}
+	home := "/root"
+	if who != nil {
+		home = who.Home
+	}
+	env := defaults.environ(home, spec.Env)
 	if err := directory(spec.Cwd); err != nil {
 		return nil, err
 	}
@@ -93,7 +120,7 @@ func (t *Table) Exec(spec innerdock.ProcessSpec) (*entry, error) {
 	if t.closing {
 		return nil, innerdock.Errorf(innerdock.CodeUnavailable, "the sandbox is stopping")
 	}
-	e.Process, err = Start(t.reaper, Command{Path: path, Args: spec.Args, Dir: spec.Cwd, Env: env,
+	e.Process, err = Start(t.reaper, Command{Path: path, Args: spec.Args, Dir: spec.Cwd, Env: env, User: who,
 		Stdin: spec.Stdin, Stdout: e.stdout, Stderr: e.stderr})
 	if err != nil {
 		return nil, err
@@ -107,6 +134,9 @@ func (t *Table) Exec(spec innerdock.ProcessSpec) (*entry, error) {
 	return e, nil
 }
 
+// maxUser is the longest name of a user with its group.
+const maxUser = 257
+
 func validate(spec innerdock.ProcessSpec) error {
 	if len(spec.Args) == 0 || spec.Args[0] == "" {
 		return innerdock.Errorf(innerdock.CodeInvalid, "args is empty; it begins with the program to run")
@@ -115,6 +145,9 @@ func validate(spec innerdock.ProcessSpec) error {
 		if k == "" || strings.ContainsAny(k, "=\x00") {
 			return innerdock.Errorf(innerdock.CodeInvalid, "env: %q is no name of a variable", k)
 		}
+	}
+	if len(spec.User) > maxUser || strings.ContainsFunc(spec.User, unicode.IsControl) {
+		return innerdock.Errorf(innerdock.CodeInvalid, "user is a name or a number, such as app, 1000 or app:staff")
 	}
 	if strings.ContainsRune(spec.Cwd, 0) || strings.ContainsRune(spec.Args[0], 0) {
 		return innerdock.Errorf(innerdock.CodeInvalid, "cwd and args hold no zero bytes")

@@ -20,6 +20,8 @@ const (
 	AgentDir = "/.innerdock"
 	// AgentPath is PID 1 of every sandbox.
 	AgentPath = AgentDir + "/innerdock-agent"
+	// RuncPath is the program that Docker starts as runc, and that starts runc.
+	RuncPath = AgentDir + "/innerdock-runc"
 	// Version is the protocol's; a worker speaks to its own and the one before.
 	Version = 1
 	// MaxLine caps a line of the handshake and of a start's events, in bytes.
@@ -42,9 +44,19 @@ type Welcome struct {
 const (
 	PathHealth      = "/health"       // GET: Health when the agent serves
 	PathConfigure   = "/configure"    // POST Configuration: 204
+	PathFreeze      = "/freeze"       // POST: prepares for a checkpoint, which may be taken after the answer; Docker waits for its next start; 204
+	PathRelieve     = "/relieve"      // POST: kills the process that takes most memory; Relief
 	PathDockerStart = "/docker/start" // POST DockerStart: a stream of DockerEvent, one JSON object a line
 	PathDockerStop  = "/docker/stop"  // POST: stops dockerd and its containers; 204
-	PathDockerState = "/docker/state" // GET ?not=STATE&wait=SECONDS: DockerReport, once its state is not that one or at the timeout (≤ 60)
+	PathDockerKeep  = "/docker/keep"  // POST: stops dockerd, and keeps its images in the root, for the Docker of every sandbox that has it; 204
+	PathDockerState = "/docker/state" // GET ?not=STATE&restarts=N&wait=SECONDS: DockerReport, once one is not that or at the timeout (≤ 60)
+	PathShutdown    = "/shutdown"     // POST Shutdown: 204, and then everything in the sandbox ends, PID 1 last
+)
+
+// Endpoints that become tunnels. The server answers for who may have one.
+const (
+	PathDockerConnect = "/docker/connect" // GET, Upgrade: the Docker API
+	PathDockerPorts   = "/docker/ports"   // GET, Upgrade: PublishedPorts as they change, one JSON object a line; and back, what was heard
 )
 
 // Health is the answer of an agent that serves.
@@ -53,13 +65,35 @@ type Health struct {
 	Processes int    `json:"processes"` // running children, dockerd included
 }
 
+// Relief says which process was killed because the sandbox runs out of memory.
+type Relief struct {
+	PID       int    `json:"pid"`
+	Name      string `json:"name"`
+	Bytes     int64  `json:"bytes"`               // that it had resident
+	Container string `json:"container,omitempty"` // of Docker that it was in
+	More      int    `json:"more,omitempty"`      // small processes of its session, killed with it
+}
+
+// Shutdown asks for the end of everything. An agent that gets SIGTERM does the
+// same, with a grace of its own.
+type Shutdown struct {
+	Grace float64 `json:"grace"` // seconds between SIGTERM and SIGKILL
+}
+
 // Configuration is what a sandbox is told about itself, at its start and again
 // after a restore.
 type Configuration struct {
 	Hostname   string            `json:"hostname"`
-	Address    string            `json:"address"`    // IPv4 of eth0
-	Nameserver string            `json:"nameserver"` // IPv4 of the gateway's DNS
-	Env        map[string]string `json:"env"`        // of every process
+	Machine    string            `json:"machine"`        // for /etc/machine-id: 32 hexadecimal digits
+	Address    string            `json:"address"`        // IPv4 of eth0
+	Nameserver string            `json:"nameserver"`     // IPv4 of the gateway's DNS
+	Env        map[string]string `json:"env"`            // of every process
+	Dir        string            `json:"dir,omitempty"`  // where processes begin: absolute, "" is /workspace
+	User       string            `json:"user,omitempty"` // whom they run as: "" is root
+
+	// Docker is the profile of the Docker that will be started, or "": calls to
+	// it wait from now on.
+	Docker innerdock.DockerProfile `json:"docker,omitempty"`
 }
 
 // DockerStart asks the agent to start dockerd and to report each step.

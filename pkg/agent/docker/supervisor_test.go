@@ -2,15 +2,11 @@ package docker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -44,7 +40,10 @@ func daemon(root string) int {
 	name := os.Args[0]
 	fmt.Println("flags:", strings.Join(os.Args[1:], " "))
 	behaviour, _ := os.ReadFile(filepath.Join(root, name+".does"))
-	socket := filepath.Join(root, "var/run/docker.sock")
+	socket := root + publicSocket
+	if slices.Contains(os.Args, "--host=unix://"+privateSocket) {
+		socket = root + privateSocket
+	}
 	if name == "containerd" {
 		socket = root + containerdSocket
 		os.MkdirAll(filepath.Dir(socket), 0o755)
@@ -55,6 +54,11 @@ func daemon(root string) int {
 	case "crash":
 		fmt.Println("last words")
 		return 3
+	case "old":
+		if i := slices.IndexFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, networkOption) }); i > 0 {
+			fmt.Println("Status: unknown flag: " + networkOption)
+			return 125
+		}
 	case "no socket":
 		<-stop
 		return 0
@@ -78,8 +82,19 @@ func daemon(root string) int {
 			http.Error(w, "starting", http.StatusServiceUnavailable)
 		case string(behaviour) == "never":
 			<-r.Context().Done()
+		case r.URL.Path == "/networks":
+			fmt.Fprint(w, "[]")
 		default:
-			fmt.Fprintf(w, `{"ServerVersion":"99.%d"}`, os.Getpid())
+			commit := "N/A"
+			if dials(root + containerdSocket) {
+				commit = "abc"
+			}
+			if file, err := os.OpenFile(filepath.Join(root, "aloof"), os.O_WRONLY|os.O_APPEND, 0); err == nil {
+				commit = "N/A" // it has not dialled again
+				file.WriteString("asked\n")
+				file.Close()
+			}
+			fmt.Fprintf(w, `{"ServerVersion":"99.%d","ContainerdCommit":{"ID":%q}}`, os.Getpid(), commit)
 		}
 	}))
 	<-stop
@@ -248,21 +263,32 @@ func TestRestartsWhatDies(t *testing.T) {
 	r.does("dockerd", "crash")
 	pid, _ := strconv.Atoi(strings.TrimPrefix(ready.Version, "99."))
 	syscall.Kill(pid, syscall.SIGKILL)
-	report := r.s.Await(t.Context(), innerdock.DockerReady, 10*time.Second)
+	report := r.s.Await(t.Context(), innerdock.DockerReady, AnyRestarts, 10*time.Second)
 	if report.State != innerdock.DockerRestarting || report.Restarts != 1 || !strings.Contains(report.Reason, "SIGKILL") || *report.ExitCode != 137 {
 		t.Errorf("report: %+v", report)
 	}
 	await(t, "a second try", func() bool { return r.s.Report().Restarts > 1 })
 	r.does("dockerd", "")
-	report = r.s.Await(t.Context(), innerdock.DockerRestarting, 10*time.Second)
+	report = r.s.Await(t.Context(), innerdock.DockerRestarting, AnyRestarts, 10*time.Second)
 	if report.State != innerdock.DockerReady || report.Version == ready.Version {
 		t.Errorf("report: %+v", report)
 	}
+	aloof := filepath.Join(r.root, "aloof")
+	os.WriteFile(aloof, nil, 0o644)
 	syscall.Kill(r.s.containerd.PID(), syscall.SIGKILL)
-	if report := r.s.Await(t.Context(), innerdock.DockerReady, 10*time.Second); !strings.HasPrefix(report.Reason, "containerd exited") {
+	if report := r.s.Await(t.Context(), innerdock.DockerReady, AnyRestarts, 10*time.Second); !strings.HasPrefix(report.Reason, "containerd exited") {
 		t.Errorf("report: %+v", report)
 	}
-	if after := r.s.Await(t.Context(), innerdock.DockerRestarting, 10*time.Second); after.Version != report.Version {
+	// It is not ready before dockerd has found the new containerd.
+	await(t, "dockerd to be asked", func() bool {
+		asked, _ := os.ReadFile(aloof)
+		return strings.Count(string(asked), "asked") > 2
+	})
+	if report := r.s.Report(); report.State != innerdock.DockerRestarting {
+		t.Errorf("report: %+v", report)
+	}
+	os.Remove(aloof)
+	if after := r.s.Await(t.Context(), innerdock.DockerRestarting, AnyRestarts, 10*time.Second); after.Version != report.Version {
 		t.Errorf("dockerd was restarted with containerd: %+v", after)
 	}
 }
@@ -278,93 +304,31 @@ func await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func TestMinimalIsTheSeedsFlags(t *testing.T) {
-	r := newRig(t, "dockerd")
-	if _, _, err := r.start(10*time.Second, wire.DockerStart{Profile: innerdock.ProfileMinimal, Mirror: "http://10.0.0.1:5000"}); err != nil {
+// What does not come back has failed, and says why.
+func TestGivesUp(t *testing.T) {
+	r := newRig(t, "dockerd", "containerd")
+	_, ready, err := r.start(10*time.Second, full)
+	if err != nil {
 		t.Fatal(err)
 	}
-	want := "flags: --host=unix:///var/run/docker.sock --storage-driver=vfs --iptables=false --ip-forward=false --bridge=none\n"
-	if !strings.Contains(r.log(), want) {
-		t.Errorf("log %q, want %q", r.log(), want)
+	r.does("dockerd", "crash")
+	pid, _ := strconv.Atoi(strings.TrimPrefix(ready.Version, "99."))
+	syscall.Kill(pid, syscall.SIGKILL)
+	await(t, "it to be given up", func() bool { return r.s.Report().State == innerdock.DockerFailed })
+	report := r.s.Report()
+	if report.Restarts != maxFailures || !strings.Contains(report.Reason, "dockerd exited (exit code 3)") || !strings.Contains(report.Log, "last words") {
+		t.Errorf("report: %+v", report)
 	}
-	config, err := os.ReadFile(filepath.Join(r.root, "etc/docker/daemon.json"))
-	if err != nil || !strings.Contains(string(config), `"http://10.0.0.1:5000"`) {
-		t.Errorf("daemon.json: %s %v", config, err)
+	if status, body := r.ask("/version"); status != http.StatusServiceUnavailable || !strings.Contains(body, "restarts failed") {
+		t.Errorf("a call: %d %q", status, body)
 	}
-}
-
-func TestTheImagesConfigurationWins(t *testing.T) {
-	const base = "--host=unix:///var/run/docker.sock --storage-driver=overlay2 --iptables=false --ip6tables=false"
-	for _, c := range []struct {
-		name, file, mirror string
-		mtu                int
-		flags, after, err  string
-	}{
-		{name: "none", flags: base},
-		{name: "empty", file: " \n", flags: base, after: " \n"},
-		{name: "mtu", mtu: 1400, flags: base + " --mtu=1400 --default-network-opt=bridge=com.docker.network.driver.mtu=1400"},
-		{name: "mtu of the image", file: `{"mtu":1300}`, mtu: 1400, after: `{"mtu":1300}`,
-			flags: base + " --default-network-opt=bridge=com.docker.network.driver.mtu=1400"},
-		{name: "its own driver and mirrors", file: `{"storage-driver":"vfs","registry-mirrors":[]}`, mirror: "http://m",
-			flags: "--host=unix:///var/run/docker.sock --iptables=false --ip6tables=false", after: `{"storage-driver":"vfs","registry-mirrors":[]}`},
-		{name: "merged", file: `{"debug":true,"big":12345678901234567890}`, mirror: "http://m", flags: base,
-			after: "{\n  \"big\": 12345678901234567890,\n  \"debug\": true,\n  \"insecure-registries\": [\n    \"m\"\n  ],\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
-		{name: "its own insecure registries", file: `{"insecure-registries":["own:5000"]}`, mirror: "http://m", flags: base,
-			after: "{\n  \"insecure-registries\": [\n    \"own:5000\",\n    \"m\"\n  ],\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
-		{name: "hosts", file: `{"hosts":["unix:///var/run/docker.sock","tcp://127.0.0.1:2375"]}`, flags: strings.TrimPrefix(base, "--host=unix:///var/run/docker.sock "),
-			after: `{"hosts":["unix:///var/run/docker.sock","tcp://127.0.0.1:2375"]}`},
-		{name: "hosts elsewhere", file: `{"hosts":["tcp://127.0.0.1:2375"]}`, err: "hosts lacks"},
-		{name: "not JSON", file: `{`, err: "not valid JSON"},
-		{name: "not an object", file: `[]`, err: "not valid JSON"},
-		{name: "null", file: `null`, mirror: "http://m", flags: base, after: "{\n  \"insecure-registries\": [\n    \"m\"\n  ],\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			s := &Supervisor{cfg: Config{Root: t.TempDir()}}
-			path := s.path("/etc/docker/daemon.json")
-			if c.file != "" {
-				os.MkdirAll(filepath.Dir(path), 0o755)
-				os.WriteFile(path, []byte(c.file), 0o644)
-			}
-			req := wire.DockerStart{Profile: innerdock.ProfileFull, Mirror: c.mirror, MTU: c.mtu}
-			config, err := s.configure(req)
-			if c.err != "" {
-				if err == nil || !strings.Contains(err.Error(), c.err) {
-					t.Errorf("error %v, want %q", err, c.err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := strings.Join(arguments(req, config), " "); got != c.flags {
-				t.Errorf("flags\n %s, want\n %s", got, c.flags)
-			}
-			if got, _ := os.ReadFile(path); string(got) != c.after {
-				t.Errorf("daemon.json\n %s, want\n %s", got, c.after)
-			}
-		})
+	if n := r.s.cfg.Reaper.Running(); n != 0 {
+		t.Errorf("%d daemons are left", n)
 	}
-}
-
-func FuzzConfig(f *testing.F) {
-	for _, s := range []string{"", "{}", "null", `{"hosts":1}`, `{"registry-mirrors":null}`, `{"a":{"b":[1,2]}}`} {
-		f.Add(s)
+	r.does("dockerd", "")
+	if _, last, err := r.start(10*time.Second, full); err != nil || last.Step != wire.StepReady {
+		t.Errorf("the next start: %v %+v", err, last)
 	}
-	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, body string) {
-		s := &Supervisor{cfg: Config{Root: dir}}
-		path := s.path("/etc/docker/daemon.json")
-		os.MkdirAll(filepath.Dir(path), 0o755)
-		os.WriteFile(path, []byte(body), 0o644)
-		if _, err := s.configure(wire.DockerStart{Profile: innerdock.ProfileFull, Mirror: "http://m"}); err != nil {
-			return
-		}
-		after, _ := os.ReadFile(path)
-		var config map[string]any
-		if err := json.Unmarshal(after, &config); err != nil || !strings.Contains(string(after), "registry-mirrors") {
-			t.Errorf("%q became %q: %v", body, after, err)
-		}
-	})
 }
 
 // TestStalePIDFiles: dockerd would not start if their PID were another's.
@@ -380,69 +344,5 @@ func TestStalePIDFiles(t *testing.T) {
 		if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%q was left: %v", content, err)
 		}
-	}
-}
-
-func TestRules(t *testing.T) {
-	got := rules(netip.MustParseAddr("10.213.0.6"))
-	for _, want := range []string{"*nat\n", "-o eth0 -p tcp -j SNAT --to-source 10.213.0.6\n", "-o eth0 -p udp -j SNAT --to-source 10.213.0.6\n", "-i br-+ -o br-+ -j DROP\n"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("rules lack %q:\n%s", want, got)
-		}
-	}
-}
-
-func TestHTTP(t *testing.T) {
-	r := newRig(t, "dockerd")
-	mux := http.NewServeMux()
-	r.s.Register(mux)
-	server := httptest.NewServer(mux)
-	defer server.Close()
-	defer http.DefaultClient.CloseIdleConnections()
-	post := func(path, body string) *http.Response {
-		resp, err := http.Post(server.URL+path, "application/json", strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { resp.Body.Close() })
-		return resp
-	}
-	for _, bad := range []string{"", "x", `{"profile":"large"}`, `{}`} {
-		if resp := post(wire.PathDockerStart, bad); resp.StatusCode != http.StatusBadRequest {
-			t.Errorf("%q: %s", bad, resp.Status)
-		}
-	}
-	resp := post(wire.PathDockerStart, `{"profile":"minimal"}`)
-	var last wire.DockerEvent
-	events := json.NewDecoder(resp.Body)
-	for events.More() {
-		last = wire.DockerEvent{}
-		if err := events.Decode(&last); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if last.Step != wire.StepReady {
-		t.Errorf("last: %+v", last)
-	}
-	get := func(path string) (*http.Response, string) {
-		resp, err := http.Get(server.URL + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp, string(body)
-	}
-	if _, body := get(wire.PathDockerState + "?wait=1&not=starting"); !strings.Contains(body, `"state":"ready"`) {
-		t.Errorf("state: %s", body)
-	}
-	if resp, body := get("/docker/logs?offset=3"); !strings.HasPrefix(body, "gs:") || resp.Header.Get(innerdock.OutputHeader) != "3" {
-		t.Errorf("logs: %q %v", body, resp.Header)
-	}
-	if resp := post(wire.PathDockerStop, ""); resp.StatusCode != http.StatusNoContent {
-		t.Errorf("stop: %s", resp.Status)
 	}
 }
