@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/innerdock/innerdock/pkg/durable"
 )
 
 // debianLayer returns the only layer of a base made from Debian's packages. It
@@ -96,13 +98,13 @@ func (s *Store) keep(l layer, kept string) error {
 	if err := linkOrCopy(s.blobPath(l.Digest), part); err != nil {
 		return err
 	}
-	if err := publish(part, kept+".tar.zst"); err != nil {
+	if err := durable.Publish(part, kept+".tar.zst"); err != nil {
 		return err
 	}
 	if err := writeSynced(part, data); err != nil {
 		return err
 	}
-	return publish(part, kept+".json")
+	return durable.Publish(part, kept+".json")
 }
 
 func linkOrCopy(from, to string) error {

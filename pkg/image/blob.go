@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/durable"
 )
 
 // layer is one layer of an image, as a blob of the store.
@@ -22,12 +24,17 @@ type layer struct {
 	Digest string `json:"digest"`  // sha256:… of the blob
 	DiffID string `json:"diff_id"` // sha256:… of the uncompressed archive
 	Size   int64  `json:"size"`    // bytes of the blob
+
+	MediaType types.MediaType `json:"media_type,omitempty"`
 }
 
 // blobPath is where the blob with a digest (sha256:…) is.
 func (s *Store) blobPath(digest string) string {
 	return filepath.Join(s.dir, "blobs", "sha256", strings.TrimPrefix(digest, "sha256:"))
 }
+
+// blobLock is the lock file of what has a name below blobs/sha256 or parts.
+func (s *Store) blobLock(name string) string { return filepath.Join(s.dir, "locks", "blob-"+name) }
 
 func (s *Store) hasBlob(l layer) bool {
 	info, err := os.Stat(s.blobPath(l.Digest))
@@ -58,6 +65,14 @@ func (b *blobWriter) Write(p []byte) (int, error) {
 
 func (b *blobWriter) digest() string { return "sha256:" + hex.EncodeToString(b.sum.Sum(nil)) }
 
+// reset begins the blob anew.
+func (b *blobWriter) reset() error {
+	b.size = 0
+	b.sum.Reset()
+	_, err := b.file.Seek(0, io.SeekStart)
+	return diskError(errors.Join(err, b.file.Truncate(0)), "writing a layer")
+}
+
 // discard gives the blob up. After commit it does nothing that matters.
 func (b *blobWriter) discard() {
 	_ = b.file.Close()           // closed twice after commit
@@ -69,7 +84,7 @@ func (b *blobWriter) commit(s *Store) error {
 	if err := errors.Join(b.file.Sync(), b.file.Close()); err != nil {
 		return diskError(err, "writing a layer")
 	}
-	return diskError(publish(b.file.Name(), s.blobPath(b.digest())), "writing a layer")
+	return diskError(durable.Publish(b.file.Name(), s.blobPath(b.digest())), "writing a layer")
 }
 
 // makeLayer stores the archive that write writes as a layer.
@@ -90,7 +105,7 @@ func (s *Store) makeLayer(ws *workspace, write func(io.Writer) error) (layer, er
 	if err := blob.commit(s); err != nil {
 		return layer{}, err
 	}
-	return layer{Digest: blob.digest(), DiffID: "sha256:" + hex.EncodeToString(plain.sum.Sum(nil)), Size: blob.size}, nil
+	return layer{Digest: blob.digest(), DiffID: "sha256:" + hex.EncodeToString(plain.sum.Sum(nil)), Size: blob.size, MediaType: types.OCILayerZStd}, nil
 }
 
 // capped hashes what is written, and refuses more than left bytes.
@@ -102,7 +117,7 @@ type capped struct {
 
 func (c *capped) Write(p []byte) (int, error) {
 	if c.left -= int64(len(p)); c.left < 0 {
-		return 0, innerdock.Errorf(innerdock.CodeTooLarge, "the steps wrote more than an image may hold; remove files at the end of the step that made them")
+		return 0, innerdock.Errorf(innerdock.CodeTooLarge, "what was written is more than an image may hold; remove files that it does not need, at the end of the step that made them")
 	}
 	c.sum.Write(p)
 	return c.w.Write(p)
@@ -128,6 +143,7 @@ func (s *Store) sweepBlobs(ctx context.Context) error {
 		for _, l := range r.Layers {
 			used[s.blobPath(l.Digest)] = true
 		}
+		used[s.blobPath(r.Config)], used[s.blobPath(r.Manifest)] = true, true
 	}
 	names, err := filepath.Glob(s.blobPath("*"))
 	if err != nil {

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -18,7 +19,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/innerdock/innerdock"
-	"github.com/innerdock/innerdock/pkg/image/erofs"
+	"github.com/innerdock/innerdock/pkg/durable"
 	"github.com/innerdock/innerdock/pkg/image/unpack"
 )
 
@@ -34,16 +35,53 @@ func (s *Store) Build(ctx context.Context, def innerdock.ImageDefinition, progre
 	if err != nil {
 		return innerdock.Image{}, err
 	}
-	if len(p.steps) > 0 && s.runner == nil {
+	if p.needsBuildKit() {
+		return innerdock.Image{}, innerdock.Errorf(innerdock.CodeInternal, "this definition needs a builder")
+	}
+	if len(p.steps)+len(p.images) > 0 && s.runner == nil {
 		return innerdock.Image{}, innerdock.Errorf(innerdock.CodeUnsupported, "this server cannot run the steps of an image; use a base image alone")
 	}
 	say := newReporter(progress)
-	base, err := s.resolve(ctx, p.base, say)
+	base, err := s.resolve(ctx, p, say)
 	if err != nil {
 		return innerdock.Image{}, err
 	}
 	r, err := s.image(ctx, p, base, say)
 	return r.Image, err
+}
+
+// Find returns a tenant's image of a definition if it is there. It asks nobody what a
+// tag stands for: one that was never asked for has no image.
+func (s *Store) Find(ctx context.Context, tenant string, def innerdock.ImageDefinition) (innerdock.Image, error) {
+	p, err := newPlan(def)
+	if err != nil {
+		return innerdock.Image{}, err
+	}
+	absent := innerdock.Errorf(innerdock.CodeImageNotFound, "there is no image of this definition yet; build it")
+	if p.needsBuildKit() || def.Context != "" {
+		key, err := p.buildKey(tenant)
+		if err != nil {
+			return innerdock.Image{}, err
+		}
+		if img, ok := s.built(ctx, key); ok {
+			return img, nil
+		}
+		return innerdock.Image{}, absent
+	}
+	base, known, err := s.known(ctx, p)
+	if err != nil || !known {
+		return innerdock.Image{}, cmp.Or(err, error(absent))
+	}
+	id, err := p.id(base)
+	if err != nil {
+		return innerdock.Image{}, err
+	}
+	image, err := s.Get(ctx, id)
+	if innerdock.CodeOf(err) == innerdock.CodeImageNotFound {
+		return innerdock.Image{}, absent
+	}
+	image.Cached = true
+	return image, err
 }
 
 // image returns the image of a plan, made if need be.
@@ -54,6 +92,7 @@ func (s *Store) image(ctx context.Context, p plan, base resolution, say reporter
 	}
 	if r, err := s.record(id); innerdock.CodeOf(err) != innerdock.CodeImageNotFound {
 		r.Image.Cached = true
+		s.touch(id)
 		return r, err
 	}
 	lock, err := s.lock(ctx, "image-"+strings.TrimPrefix(id, "sha256:"), func() {
@@ -111,6 +150,9 @@ func (b *build) guarded(ctx context.Context) (record, error) {
 	if _, err := b.store.sweepTmp(); err != nil { // other servers may have been killed since Open
 		return record{}, err
 	}
+	if err := b.store.sweepParts(ctx, partsKept); err != nil {
+		return record{}, err
+	}
 	if err := b.store.checkRoom(); err != nil {
 		return record{}, err
 	}
@@ -145,6 +187,9 @@ func (b *build) run(ctx context.Context) (r record, err error) {
 	if b.plan.isBase() {
 		return b.fromBase(ctx)
 	}
+	if len(b.plan.images) > 0 {
+		return b.withImages(ctx)
+	}
 	parent, err := b.parent(ctx)
 	if err != nil {
 		return record{}, err
@@ -158,28 +203,38 @@ func (b *build) fromBase(ctx context.Context) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	if err := b.makeRoot(ctx, c.layers); err != nil {
+	return b.fromContent(ctx, c)
+}
+
+// fromContent makes the image that layers and a configuration are.
+func (b *build) fromContent(ctx context.Context, c content) (record, error) {
+	if err := b.makeRoot(ctx, c); err != nil {
 		return record{}, err
 	}
-	return b.publish(record{Layers: c.layers, Image: innerdock.Image{
-		Env: envMap(c.config.Env), Entrypoint: c.config.Entrypoint, Cmd: c.config.Cmd, WorkingDir: c.config.WorkingDir,
-	}})
+	config := c.config.Config
+	r := record{Layers: c.layers, Image: innerdock.Image{
+		Env: envMap(config.Env), Entrypoint: config.Entrypoint, Cmd: config.Cmd, WorkingDir: config.WorkingDir, User: config.User,
+	}}
+	if err := b.artifact(&r, c); err != nil {
+		return record{}, err
+	}
+	return b.publish(r)
 }
 
 // fetch brings the base's layers into the store.
 func (b *build) fetch(ctx context.Context) (content, error) {
 	if b.base.Source == sourceDebian {
 		l, err := b.store.debianLayer(ctx, b.ws, b.base, b.say)
-		return content{
-			layers: []layer{l},
-			config: v1.Config{Env: b.base.Debian.Env(), Cmd: b.base.Debian.Cmd()},
-		}, err
+		return content{layers: []layer{l}, config: &v1.ConfigFile{
+			Config:  v1.Config{Env: b.base.Debian.Env(), Cmd: b.base.Debian.Cmd()},
+			History: []v1.History{{CreatedBy: "Debian " + b.base.Debian.Suite + " from packages"}},
+		}}, err
 	}
 	ref, err := name.ParseReference(b.base.Ref)
 	if err != nil {
 		return content{}, innerdock.Internal(err, "reading an image reference")
 	}
-	return b.store.pull(ctx, b.ws, ref, b.base.Digest, b.say)
+	return b.store.pull(ctx, b.ws, ref, b.base, b.say)
 }
 
 // parent returns the image of the base alone, with its layers.
@@ -188,96 +243,147 @@ func (b *build) parent(ctx context.Context) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	for _, l := range r.Layers {
-		if !b.store.hasBlob(l) {
-			return record{}, innerdock.Errorf(innerdock.CodeInternal, "the base image %s has lost a layer; remove it and build again", r.Image.ID)
-		}
+	if !b.store.whole(r) {
+		return record{}, innerdock.Errorf(innerdock.CodeInternal, "the base image %s has lost a layer; remove it and build again", r.Image.ID)
 	}
 	return r, nil
 }
 
+// whole reports whether all layers of an image are in the store.
+func (s *Store) whole(r record) bool {
+	return !slices.ContainsFunc(r.Layers, func(l layer) bool { return !s.hasBlob(l) })
+}
+
+// begun returns the image for which most of the steps have been run already, and
+// how many. Without any it is the base.
+func (b *build) begun(base record) (record, int) {
+	for n := len(b.plan.steps) - 1; n > 0; n-- {
+		id, err := b.plan.first(n).id(b.base)
+		if err != nil {
+			continue
+		}
+		if r, err := b.store.record(id); err == nil && b.store.whole(r) {
+			b.store.touch(id)
+			return r, n
+		}
+	}
+	return base, 0
+}
+
 // fromParent makes an image of its base, steps and environment.
 func (b *build) fromParent(ctx context.Context, parent record) (record, error) {
-	r := record{Image: parent.Image, Layers: slices.Clone(parent.Layers)}
-	r.Image.Env = merge(parent.Image.Env, b.plan.env)
-	if len(b.plan.steps) == 0 {
-		if err := os.Link(b.store.Root(parent.Image.ID), b.ws.path("image/root.erofs")); err != nil {
-			return record{}, diskError(err, "linking the image's file system")
-		}
-		return b.publish(r)
-	}
-	root := b.ws.path("base.erofs") // a name of its own: the base may be removed meanwhile
-	if err := os.Link(b.store.Root(parent.Image.ID), root); err != nil {
-		return record{}, diskError(err, "linking the base's file system")
-	}
-	top, err := b.runSteps(ctx, root, r.Image.Env)
+	begun, done := b.begun(parent)
+	r := record{Image: parent.Image, Layers: slices.Clone(begun.Layers)}
+	r.Image.Env = merge(b.plan.paths(parent.Image.Env), b.plan.env)
+	r.Image.WorkingDir = cmp.Or(b.plan.workingDir, parent.Image.WorkingDir)
+	r.Image.User = cmp.Or(b.plan.user, b.plan.stepsUser(parent.Image.User))
+	config, err := b.store.configOf(parent)
 	if err != nil {
 		return record{}, err
 	}
-	r.Layers = append(r.Layers, top)
-	if err := b.makeRoot(ctx, r.Layers); err != nil {
+	if done > 0 {
+		earlier, err := b.store.configOf(begun)
+		if err != nil {
+			return record{}, err
+		}
+		config.History = earlier.History
+	}
+	config.Config.Env, config.Config.WorkingDir, config.Config.User = pairs(r.Image.Env), r.Image.WorkingDir, r.Image.User
+	if len(b.plan.steps) == 0 {
+		err = os.Link(b.store.Root(parent.Image.ID), b.ws.path("image/root.erofs"))
+	} else {
+		err = os.Link(b.store.Root(begun.Image.ID), b.ws.path("base.erofs")) // a name of its own: the image may be removed meanwhile
+	}
+	if err != nil {
+		return record{}, diskError(err, "linking the base's file system")
+	}
+	if steps := b.plan.steps[done:]; len(steps) > 0 {
+		top, err := b.runSteps(ctx, b.ws.path("base.erofs"), r.Image.Env, steps)
+		if err != nil {
+			return record{}, err
+		}
+		r.Layers = append(r.Layers, top)
+		if err := b.makeRoot(ctx, content{layers: r.Layers}); err != nil {
+			return record{}, err
+		}
+		for i, step := range steps { // all of them are one layer
+			config.History = append(config.History, v1.History{CreatedBy: strings.Join(step.Args, " "), EmptyLayer: i < len(steps)-1})
+		}
+	}
+	if err := b.artifact(&r, content{layers: r.Layers, config: config}); err != nil {
 		return record{}, err
 	}
 	return b.publish(r)
 }
 
-// makeRoot unpacks layers and makes the image's EROFS file of them.
-func (b *build) makeRoot(ctx context.Context, layers []layer) error {
-	tree := b.ws.path("tree")
-	if err := os.Mkdir(tree, 0o755); err != nil {
-		return diskError(err, "making a temporary directory")
+// withImages makes an image of the same one without Docker images, and these.
+func (b *build) withImages(ctx context.Context) (record, error) {
+	r, err := b.store.image(ctx, b.plan.withoutImages(), b.base, b.say)
+	if err != nil {
+		return record{}, err
 	}
+	config, err := b.store.configOf(r)
+	if err != nil {
+		return record{}, err
+	}
+	// a name of its own: the other image may be removed meanwhile
+	if err := os.Link(b.store.Root(r.Image.ID), b.ws.path("base.erofs")); err != nil {
+		return record{}, diskError(err, "linking the file system that Docker images come into")
+	}
+	top, err := b.pullInside(ctx, b.ws.path("base.erofs"), r.Image.Env)
+	if err != nil {
+		return record{}, err
+	}
+	r.Layers = append(slices.Clone(r.Layers), top)
+	if err := b.makeRoot(ctx, content{layers: r.Layers}); err != nil {
+		return record{}, err
+	}
+	config.History = append(config.History, v1.History{CreatedBy: "docker pull " + strings.Join(b.plan.images, " ")})
+	if err := b.artifact(&r, content{layers: r.Layers, config: config}); err != nil {
+		return record{}, err
+	}
+	return b.publish(r)
+}
+
+// makeRoot makes the image's EROFS file of layers, of which some may still be
+// on their way.
+func (b *build) makeRoot(ctx context.Context, c content) (err error) {
+	if c.pulling != nil {
+		defer func() { err = c.pulling.stop(err) }()
+	}
+	out, err := os.OpenFile(b.ws.path("image/root.erofs"), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return diskError(err, "making the image's file system")
+	}
+	defer out.Close()
 	start := time.Now()
-	b.say.progress("unpack", "Unpacking %d layers", len(layers))
-	dropped, err := b.store.unpack(ctx, tree, layers)
-	if err != nil {
-		return err
-	}
-	if dropped > 0 {
-		b.say.progress("unpack", "Left out %d device nodes and FIFOs", dropped)
-	}
-	unpacked := time.Now()
-	b.say.progress("image", "Making the root file system (unpacked in %.1f s)", unpacked.Sub(start).Seconds())
-	if err := erofs.Make(ctx, tree, b.ws.path("image/root.erofs")); err != nil {
-		return err
-	}
-	b.say.progress("image", "Made the root file system in %.1f s", time.Since(unpacked).Seconds())
-	return diskError(os.RemoveAll(tree), "removing a temporary directory")
-}
-
-// unpack applies layers to the empty directory tree.
-func (s *Store) unpack(ctx context.Context, tree string, layers []layer) (dropped int, err error) {
-	t, err := unpack.New(tree, s.limits)
-	if err != nil {
-		return 0, err
-	}
-	defer t.Close()
-	for _, l := range layers {
-		if err := s.unpackLayer(ctx, t, l); err != nil {
-			return 0, err
+	b.say.progress("unpack", "Making the root file system of %d layers", len(c.layers))
+	next := 0
+	made, err := unpack.Process(ctx, out, b.store.limits, func(ctx context.Context) (*unpack.Layer, error) {
+		if next == len(c.layers) {
+			return nil, nil
 		}
-	}
-	return t.Dropped(), t.Finish()
-}
-
-func (s *Store) unpackLayer(ctx context.Context, t *unpack.Tree, l layer) error {
-	f, err := os.Open(s.blobPath(l.Digest))
-	if err != nil {
-		return innerdock.Internal(err, "reading a layer")
-	}
-	defer f.Close()
-	plain, err := unpack.Decompress(f)
+		if c.pulling != nil {
+			if err := c.pulling.wait(ctx, next); err != nil {
+				return nil, err
+			}
+		}
+		l := c.layers[next]
+		next++
+		blob, err := os.Open(b.store.blobPath(l.Digest))
+		if err != nil {
+			return nil, innerdock.Internal(err, "reading a layer")
+		}
+		return &unpack.Layer{Blob: blob, DiffID: l.DiffID}, nil
+	})
 	if err != nil {
 		return err
 	}
-	defer plain.Close()
-	sum := sha256.New()
-	if err := t.Apply(ctx, io.TeeReader(plain, sum)); err != nil {
-		return err
+	if made.Dropped > 0 {
+		b.say.progress("unpack", "Left out %d device nodes and FIFOs", made.Dropped)
 	}
-	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != l.DiffID {
-		return innerdock.Errorf(innerdock.CodeInvalid, "the image is refused: its layer %s unpacks to %s, and its configuration says %s; push it again", l.Digest, got, l.DiffID)
-	}
+	b.say.progress("image", "Made the root file system in %.1f s", time.Since(start).Seconds())
+	b.store.log.Debug("image unpacked", "image", b.id, "memory", made.Memory, "seconds", time.Since(start).Seconds())
 	return nil
 }
 
@@ -285,36 +391,41 @@ func (s *Store) unpackLayer(ctx context.Context, t *unpack.Tree, l layer) error 
 func (b *build) publish(r record) (record, error) {
 	digest, size, err := hashFile(b.ws.path("image/root.erofs"))
 	if err != nil {
-		return record{}, innerdock.Internal(err, "hashing the image")
+		return record{}, diskError(err, "writing the image to disk")
 	}
 	r.Image.ID, r.Image.Digest, r.Image.Size = b.id, digest, size
 	r.Image.Base, r.Image.Source = b.base.Ref, b.base.Source
 	if b.base.Source == sourceDebian {
 		r.Image.Base = "debian:" + b.base.Debian.Suite
 	}
-	r.Image.CreatedAt, r.Image.Cached = time.Now().UTC(), false
+	now := time.Now().UTC()
+	r.Image.CreatedAt, r.Image.UsedAt, r.Image.Cached = now, now, false
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return record{}, innerdock.Internal(err, "describing the image")
 	}
 	err = writeSynced(b.ws.path("image/image.json"), append(data, '\n'))
 	if err == nil {
-		err = syncDir(b.ws.path("image"))
+		err = durable.Sync(b.ws.path("image"))
 	}
 	if err == nil {
-		err = publish(b.ws.path("image"), b.store.imageDir(b.id))
+		err = durable.Publish(b.ws.path("image"), b.store.imageDir(b.id))
 	}
 	return r, diskError(err, "storing the image")
 }
 
+// hashFile syncs a file and hashes it meanwhile.
 func hashFile(path string) (digest string, size int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", 0, err
 	}
+	synced := make(chan error, 1)
+	go func() { synced <- f.Sync() }()
 	sum := sha256.New()
-	size, err = io.Copy(sum, f)
-	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), size, errors.Join(err, f.Close())
+	size, err = io.CopyBuffer(sum, struct{ io.Reader }{f}, make([]byte, 1<<20))
+	err = errors.Join(err, <-synced, f.Close())
+	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), size, err
 }
 
 // envMap makes a map of KEY=value pairs; what is no pair is left out.
@@ -326,6 +437,15 @@ func envMap(pairs []string) map[string]string {
 		}
 	}
 	return env
+}
+
+// pairs are KEY=value, sorted.
+func pairs(env map[string]string) []string {
+	var all []string
+	for _, k := range slices.Sorted(maps.Keys(env)) {
+		all = append(all, k+"="+env[k])
+	}
+	return all
 }
 
 // merge returns a with b over it.

@@ -1,7 +1,10 @@
 package image_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -26,10 +29,14 @@ const (
 	crashDir   = "INNERDOCK_TEST_CRASH_DIR"
 	crashRef   = "INNERDOCK_TEST_CRASH_REF"
 	crashEvent = "INNERDOCK_TEST_CRASH_EVENT" // kill at the nth event; 0: never
+	crashPrune = "INNERDOCK_TEST_CRASH_PRUNE" // of one that prunes, imports and exports instead: an archive
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(crashDir) != "" {
+	switch {
+	case os.Getenv(crashPrune) != "":
+		crashingPrune()
+	case os.Getenv(crashDir) != "":
 		crashingBuild()
 	}
 	os.Exit(m.Run())
@@ -126,7 +133,7 @@ func killedBuild(t *testing.T, h *hub, ref string, at int, after time.Duration) 
 		t.Fatal("the build ended by itself")
 	}
 	s := newStore(t, image.Config{Dir: dir, Transport: h})
-	// mkfs.erofs is killed with its parent, but may hold the lock a moment longer.
+	// What the build started is killed with it, but may hold the lock a moment longer.
 	for deadline := time.Now().Add(5 * time.Second); len(list(t, dir, "tmp")) > 0 && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 		s = newStore(t, image.Config{Dir: dir, Transport: h})
@@ -152,4 +159,87 @@ func wantNoWork(t *testing.T, dir string) {
 	if left := list(t, dir, "tmp"); len(left) > 0 {
 		t.Errorf("tmp holds %v", left)
 	}
+}
+
+// crashingPrune imports an image and prunes all, over and over, until it is killed.
+func crashingPrune() {
+	dir := os.Getenv(crashDir)
+	archive, err := os.ReadFile(os.Getenv(crashPrune))
+	if err != nil {
+		panic(err)
+	}
+	store, err := image.Open(image.Config{Dir: dir})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("begun")
+	for {
+		img, err := store.Import(context.Background(), bytes.NewReader(archive), nil)
+		if err != nil {
+			panic(err)
+		}
+		when := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(filepath.Join(dir, "images", strings.TrimPrefix(img.ID, "sha256:"), "image.json"), when, when); err != nil {
+			panic(err)
+		}
+		if _, err := store.Prune(context.Background(), innerdock.ImagePrune{UnusedFor: 60}); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// TestKilledPrunes kills imports and prunes at random moments. An image that was
+// there before and was used just now is whole each time, and so is all that is listed.
+func TestKilledPrunes(t *testing.T) {
+	h := newHub(t)
+	dir := t.TempDir()
+	s := newStore(t, image.Config{Dir: dir, Transport: h})
+	shared := files{"shared": strings.Repeat("s", 100_000)}
+	kept := build(t, s, innerdock.ImageDefinition{BaseImage: h.push("kept", imageOf(t, v1.Config{}, shared, files{"a": "1"}))})
+	other := newStore(t, image.Config{Transport: h})
+	source := build(t, other, innerdock.ImageDefinition{BaseImage: h.push("other", imageOf(t, v1.Config{}, shared, files{"b": "2"}))})
+	archive := filepath.Join(t.TempDir(), "archive.tar")
+	file, err := os.Create(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(other.Export(t.Context(), source.ID, func() {}, file), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for range 15 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), crashDir+"="+dir, crashPrune+"="+archive)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "begun\n" {
+			t.Fatalf("it says %q, %v", line, err)
+		}
+		time.Sleep(time.Duration(rand.IntN(200)) * time.Millisecond) // a random moment
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+			t.Fatalf("it had ended: %v", err)
+		}
+		s := newStore(t, image.Config{Dir: dir, Transport: h})
+		images, err := s.List(t.Context())
+		if err != nil || !idsOf(images)[kept.ID] {
+			t.Fatalf("the images are %v, %v", images, err)
+		}
+		for _, img := range images {
+			imagetest.Extract(t, s.Root(img.ID))
+			if err := s.Export(t.Context(), img.ID, func() {}, io.Discard); err != nil {
+				t.Errorf("%s is not whole: %v", img.ID, err)
+			}
+		}
+	}
+	if _, err := s.Prune(t.Context(), innerdock.ImagePrune{Keep: 1}); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, s, kept.ID, files{"shared": shared["shared"], "a": "1"})
 }

@@ -32,14 +32,37 @@ func TestPlan(t *testing.T) {
 		{"command", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{Command: "echo $HOME"}}}, "index.docker.io/library/python:3.11", "/bin/sh|-c|echo $HOME"},
 		{"packages", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{PythonPackages: []string{" requests==2.32.3 ", "a[b]>=1; python_version < '4'", "--extra-index-url https://x/simple"}}}},
 			"index.docker.io/library/python:3.11",
-			"python3|-m|pip|install|--no-cache-dir|--root-user-action=ignore|--disable-pip-version-check|requests==2.32.3|a[b]>=1; python_version < '4'|--extra-index-url|https://x/simple"},
-		{"empty package", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{PythonPackages: []string{" "}}}}, "!empty", ""},
+			"python3|-m|pip|install|--root-user-action=ignore|--disable-pip-version-check|--no-cache-dir|requests==2.32.3|a[b]>=1; python_version < '4'|--extra-index-url|https://x/simple"},
+		{"empty package", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{PythonPackages: []string{" "}}}}, "!no Python package", ""},
 		{"no package", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{PythonPackages: []string{}}}}, "!exactly one", ""},
 		{"empty step", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{}}}, "!exactly one", ""},
 		{"two in one", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{Command: "x", PythonPackages: []string{"y"}}}}, "!exactly one", ""},
 		{"zero byte", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{Command: "a\x00b"}}}, "!zero byte", ""},
 		{"long command", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{Command: strings.Repeat("x", 1<<20)}}}, "!longer", ""},
 		{"many steps", innerdock.ImageDefinition{Steps: make([]innerdock.ImageStep, 1000)}, "!256", ""},
+		{"line break in a package", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{PythonPackages: []string{"a\nRUN b"}}}}, "!no Python package", ""},
+		{"line break in env", innerdock.ImageDefinition{Env: map[string]string{"A": "b\nRUN c"}}, "!line break", ""},
+		{"added Python", innerdock.ImageDefinition{BaseImage: "debian", Steps: []innerdock.ImageStep{{PythonVersion: "python3.12; true"}}}, "!python_version", ""},
+		{"micromamba's option", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{Micromamba: &innerdock.MicromambaInstall{Packages: []string{"--help"}}}}}, "!package of micromamba", ""},
+		{"micromamba's channel", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{Micromamba: &innerdock.MicromambaInstall{Channels: []string{""}}}}}, "!channel of micromamba", ""},
+		{"relative directory", innerdock.ImageDefinition{WorkingDir: "app"}, "!absolute", ""},
+		{"line break in the directory", innerdock.ImageDefinition{WorkingDir: "/app\nRUN x"}, "!absolute", ""},
+		{"root as the directory", innerdock.ImageDefinition{WorkingDir: "/app/.."}, "!below it", ""},
+		{"user", innerdock.ImageDefinition{User: "app\nRUN x"}, "!user", ""},
+		{"copy from above", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{Copy: &innerdock.ImageCopy{Source: "../x", Target: "/x"}}}}, "!no path in the context", ""},
+		{"copy of a pattern", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{Copy: &innerdock.ImageCopy{Source: "*", Target: "/x"}}}}, "!no path in the context", ""},
+		{"copy of all", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{Copy: &innerdock.ImageCopy{Source: "/", Target: "/x"}}}}, "!no path in the context", ""},
+		{"copy to nowhere", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{Copy: &innerdock.ImageCopy{Source: "0", Target: "x"}}}}, "!no absolute path", ""},
+		{"copy to above", innerdock.ImageDefinition{Steps: []innerdock.ImageStep{{Copy: &innerdock.ImageCopy{Source: "0", Target: "/a/../b"}}}}, "!no absolute path", ""},
+		{"Dockerfile and base", innerdock.ImageDefinition{BaseImage: "debian", Dockerfile: &innerdock.ImageDockerfile{Text: "FROM x"}}, "!names its base itself", ""},
+		{"empty Dockerfile", innerdock.ImageDefinition{Dockerfile: &innerdock.ImageDockerfile{Text: "\n"}}, "!empty", ""},
+		{"target", innerdock.ImageDefinition{Dockerfile: &innerdock.ImageDockerfile{Text: "FROM x", Target: "a\nRUN b"}}, "!stage", ""},
+		{"build argument", innerdock.ImageDefinition{Dockerfile: &innerdock.ImageDockerfile{Text: "FROM x", Args: map[string]string{"A B": ""}}}, "!build argument", ""},
+		{"secret's name", innerdock.ImageDefinition{Secrets: []string{"A,target=/x"}}, "!secret", ""},
+		{"secret twice", innerdock.ImageDefinition{Secrets: []string{"A", "A"}}, "!of its own", ""},
+		{"value of no secret", innerdock.ImageDefinition{Values: innerdock.SecretValues{"A": "b"}}, "!not one of the secrets", ""},
+		{"large secret", innerdock.ImageDefinition{Secrets: []string{"A"}, Values: innerdock.SecretValues{"A": strings.Repeat("x", 2<<20)}}, "!larger", ""},
+		{"user's group", innerdock.ImageDefinition{User: "app:"}, "!user", ""},
 		{"unknown docker source", innerdock.ImageDefinition{Steps: docker("floppy")}, "!floppy", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -76,5 +99,46 @@ func TestPlan(t *testing.T) {
 	b, errB := unset.id(resolution{Source: "x"})
 	if a != b || errA != nil || errB != nil || !imageID.MatchString(a) {
 		t.Errorf("the IDs are %s (%v) and %s (%v)", a, errA, b, errB)
+	}
+}
+
+// Docker images are part of an image's identity, in their order and each once.
+func TestDockerImages(t *testing.T) {
+	id := func(refs ...string) string {
+		t.Helper()
+		p, err := newPlan(innerdock.ImageDefinition{BaseImage: "debian", DockerImages: refs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.isBase() != (len(refs) == 0) || !p.withoutImages().isBase() {
+			t.Errorf("%q: isBase is %v", refs, p.isBase())
+		}
+		id, err := p.id(resolution{Ref: "debian", Digest: "sha256:0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	if id("redis:7", "nginx", "redis:7") != id("redis:7", "nginx") {
+		t.Error("an image that is named twice makes another image")
+	}
+	seen := map[string]bool{}
+	for _, refs := range [][]string{{}, {"redis:7"}, {"redis:8"}, {"redis:7", "nginx"}} {
+		seen[id(refs...)] = true
+	}
+	if len(seen) != 4 {
+		t.Errorf("four definitions have %d IDs", len(seen))
+	}
+	for _, wrong := range [][]string{{"-a"}, {""}, {"UPPER"}, {"a b"}, make([]string, maxDockerImages+1)} {
+		if _, err := newPlan(innerdock.ImageDefinition{BaseImage: "debian", DockerImages: wrong}); innerdock.CodeOf(err) != innerdock.CodeInvalid {
+			t.Errorf("%.20q: %v", wrong, err)
+		}
+	}
+	built := innerdock.ImageDefinition{Dockerfile: &innerdock.ImageDockerfile{Text: "FROM debian"}, DockerImages: []string{"redis"}}
+	if _, err := newPlan(built); innerdock.CodeOf(err) != innerdock.CodeUnsupported {
+		t.Errorf("with a Dockerfile: %v", err)
+	}
+	if _, err := (&Store{}).Build(t.Context(), innerdock.ImageDefinition{BaseImage: "debian", DockerImages: []string{"redis"}}, nil); innerdock.CodeOf(err) != innerdock.CodeUnsupported {
+		t.Errorf("without a runner: %v", err)
 	}
 }

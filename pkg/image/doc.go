@@ -12,8 +12,9 @@
 //
 // The store is a directory that several servers on one machine may use at once:
 //
-//	blobs/sha256/HEX      layers, compressed
-//	images/HEX/           image.json and root.erofs
+//	parts/HEX             what has come of layers whose pull broke off
+//	blobs/sha256/HEX      layers as their registries have them, manifests, configurations
+//	images/HEX/           image.json, whose time is that of the last use, and root.erofs
 //	refs/HEX.json         what a reference was resolved to
 //	tmp/                  work in progress; a lock on each entry tells who is alive
 //	locks/                one for each key that somebody works on

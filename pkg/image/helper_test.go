@@ -4,8 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"io"
-	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -16,10 +16,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -31,6 +31,7 @@ import (
 	"github.com/innerdock/innerdock/pkg/image"
 	"github.com/innerdock/innerdock/pkg/image/imagetest"
 	"github.com/innerdock/innerdock/pkg/image/unpack"
+	"github.com/innerdock/innerdock/pkg/registry/registrytest"
 )
 
 // files maps paths to contents; a path that ends in "/" is a directory.
@@ -59,6 +60,27 @@ func tarOf(t testing.TB, content files) []byte {
 	return buf.Bytes()
 }
 
+// filesOf is what an archive holds.
+func filesOf(t testing.TB, archive []byte) files {
+	t.Helper()
+	content := files{}
+	tr := tar.NewReader(bytes.NewReader(archive))
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return content
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(tr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content[h.Name] = string(data)
+	}
+}
+
 // imageOf is an image for this machine with a layer for each of contents.
 func imageOf(t testing.TB, config v1.Config, contents ...files) v1.Image {
 	t.Helper()
@@ -80,21 +102,26 @@ func imageOf(t testing.TB, config v1.Config, contents ...files) v1.Image {
 type hub struct {
 	t      testing.TB
 	server *httptest.Server
-	mu     sync.Mutex
-	hook   func(http.ResponseWriter, *http.Request) bool // true: it has answered
-	calls  int
+
+	registry http.Handler // without the hook
+
+	mu    sync.Mutex
+	hook  func(http.ResponseWriter, *http.Request) bool // true: it has answered
+	calls int
+
+	username, password string // see protect
 }
 
 func newHub(t testing.TB) *hub {
 	h := &hub{t: t}
-	reg := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	h.registry = registrytest.New(t)
 	h.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()
 		h.calls++
 		hook := h.hook
 		h.mu.Unlock()
 		if hook == nil || !hook(w, r) {
-			reg.ServeHTTP(w, r)
+			h.registry.ServeHTTP(w, r)
 		}
 	}))
 	t.Cleanup(h.server.Close)
@@ -108,6 +135,32 @@ func (h *hub) intercept(f func(http.ResponseWriter, *http.Request) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.hook = f
+}
+
+// count counts requests whose path ends so, from now on.
+func (h *hub) count(end string) (n func() int) {
+	var count atomic.Int64
+	h.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, end) {
+			count.Add(1)
+		}
+		return false
+	})
+	return func() int { return int(count.Load()) }
+}
+
+// protect sets the account that demand wants.
+func (h *hub) protect(username, password string) { h.username, h.password = username, password }
+
+// demand refuses requests without the account, as a hook.
+func (h *hub) demand(w http.ResponseWriter, r *http.Request) bool {
+	username, password, _ := r.BasicAuth()
+	if username == h.username && password == h.password {
+		return false
+	}
+	w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+	w.WriteHeader(http.StatusUnauthorized)
+	return true
 }
 
 func (h *hub) callCount() int {
@@ -239,16 +292,20 @@ func commands(lines ...string) []innerdock.ImageStep {
 	return steps
 }
 
-// countingRunner counts the calls of a runner.
+// countingRunner counts the calls of a runner, and notes the steps' names.
 type countingRunner struct {
 	image.Runner
 	mu    sync.Mutex
 	calls int
+	steps []string
 }
 
 func (r *countingRunner) RunSteps(ctx context.Context, root string, env map[string]string, steps []image.Step, output func(int, string), layer io.Writer) error {
 	r.mu.Lock()
 	r.calls++
+	for _, step := range steps {
+		r.steps = append(r.steps, step.Name)
+	}
 	r.mu.Unlock()
 	return r.Runner.RunSteps(ctx, root, env, steps, output, layer)
 }
@@ -281,5 +338,5 @@ func (l zstdLayer) Size() (int64, error)                { return int64(len(l.com
 func (l zstdLayer) MediaType() (types.MediaType, error) { return types.OCILayerZStd, nil }
 
 func smallLimits() unpack.Limits {
-	return unpack.Limits{Bytes: 8 << 20, Entries: 1000, Depth: 32, Path: 1024}
+	return unpack.Limits{Bytes: 8 << 20, Entries: 1000, Depth: 32, Path: 1024, Memory: 1 << 20}
 }

@@ -2,10 +2,10 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
+	"net/http"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,22 +22,58 @@ const (
 	maxConfigSize = 8 << 20 // bytes
 )
 
-// How layers are pulled.
-const (
-	pullsAtOnce  = 4
-	pullAttempts = 3
-	pullStall    = time.Minute // without a byte: tried again
-)
+// pullsAtOnce is how many layers of an image are pulled at a time.
+const pullsAtOnce = 4
 
-// content is what a base is made of.
+// content is what an image is made of.
 type content struct {
-	layers []layer // bottom first
-	config v1.Config
+	layers    []layer // bottom first
+	config    *v1.ConfigFile
+	rawConfig []byte   // as its registry has it; nil: made from config
+	manifest  []byte   // as its registry has it; nil: made from the others
+	pulling   *pulling // what brings the layers into the store; nil: they are there
 }
 
-// pull brings the layers of an image into the store.
-func (s *Store) pull(ctx context.Context, ws *workspace, ref name.Reference, digest string, say reporter) (content, error) {
-	img, err := s.remoteImage(ctx, ref, digest)
+// pulling is a pull that goes on. Whoever has it stops it.
+type pulling struct {
+	cancel context.CancelCauseFunc
+	ready  []chan struct{} // each closed when its layer is in the store
+	done   chan struct{}   // closed at the end
+	err    error           // then
+}
+
+// wait returns when a layer is in the store.
+func (p *pulling) wait(ctx context.Context, layer int) error {
+	select {
+	case <-p.ready[layer]:
+		return nil
+	case <-p.done:
+		if p.err != nil {
+			return p.err
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// stop ends the pull if the work on it has failed, waits for its end, and
+// returns why it all failed.
+func (p *pulling) stop(failed error) error {
+	if failed != nil {
+		p.cancel(failed)
+	}
+	<-p.done
+	p.cancel(nil)
+	if failed != nil {
+		return failed
+	}
+	return p.err
+}
+
+// pull begins to bring the layers of an image into the store.
+func (s *Store) pull(ctx context.Context, ws *workspace, ref name.Reference, base resolution, say reporter) (content, error) {
+	img, at, err := s.remoteImage(ctx, ref, base.Digest, base.auth)
 	if err != nil {
 		return content{}, err
 	}
@@ -45,10 +81,10 @@ func (s *Store) pull(ctx context.Context, ws *workspace, ref name.Reference, dig
 	if err != nil {
 		return content{}, err
 	}
-	p := puller{store: s, ws: ws, ref: ref}
+	p := &puller{store: s, ws: ws, ref: ref, at: at}
 	layers := make([]layer, len(manifest.Layers))
 	for i, d := range manifest.Layers {
-		layers[i] = layer{Digest: d.Digest.String(), DiffID: config.RootFS.DiffIDs[i].String(), Size: d.Size}
+		layers[i] = layer{Digest: d.Digest.String(), DiffID: config.RootFS.DiffIDs[i].String(), Size: d.Size, MediaType: d.MediaType}
 		if !s.hasBlob(layers[i]) {
 			p.total += d.Size
 		}
@@ -56,12 +92,15 @@ func (s *Store) pull(ctx context.Context, ws *workspace, ref name.Reference, dig
 	if p.total > s.limits.Bytes {
 		return content{}, innerdock.Errorf(innerdock.CodeTooLarge, "%s is %d MiB to pull, more than the server takes; use a smaller image", ref.Name(), p.total>>20)
 	}
-	start := time.Now()
-	if err := p.all(ctx, img, layers, say); err != nil {
-		return content{}, err
+	c := content{layers: layers, config: config}
+	if c.manifest, err = img.RawManifest(); err == nil {
+		c.rawConfig, err = img.RawConfigFile()
 	}
-	say.progress("pull", "Pulled %s in %.1f s", megabytes(p.total), time.Since(start).Seconds())
-	return content{layers, config.Config}, nil
+	if err != nil {
+		return content{}, remoteError(ctx, ref, err)
+	}
+	c.pulling = p.begin(ctx, layers, say)
+	return c, nil
 }
 
 // describe reads and checks what the registry says about an image.
@@ -70,25 +109,40 @@ func describe(ctx context.Context, ref name.Reference, img v1.Image) (*v1.Manife
 	if err != nil {
 		return nil, nil, remoteError(ctx, ref, err)
 	}
-	if manifest.Config.Size > maxConfigSize || len(manifest.Layers) > maxLayers {
-		return nil, nil, innerdock.Errorf(innerdock.CodeInvalid, "%s is refused: it has %d layers and a configuration of %d bytes", ref.Name(), len(manifest.Layers), manifest.Config.Size)
-	}
-	for _, d := range manifest.Layers {
-		if !d.MediaType.IsLayer() || !d.MediaType.IsDistributable() || d.Size < 0 || d.Digest.Algorithm != "sha256" {
-			return nil, nil, innerdock.Errorf(innerdock.CodeUnsupported, "%s has a layer of type %q, which is no part of a Linux image; use another image", ref.Name(), clip(string(d.MediaType)))
-		}
+	if manifest.Config.Size > maxConfigSize {
+		return nil, nil, innerdock.Errorf(innerdock.CodeInvalid, "%s is refused: it has a configuration of %d bytes", ref.Name(), manifest.Config.Size)
 	}
 	config, err := img.ConfigFile()
 	if err != nil {
 		return nil, nil, remoteError(ctx, ref, err)
 	}
-	if config.Architecture != "" && config.Architecture != runtime.GOARCH || config.OS != "" && config.OS != "linux" {
-		return nil, nil, innerdock.Errorf(innerdock.CodeImageNotFound, "%s is for %s/%s and this server is linux/%s; choose another image", ref.Name(), clip(config.OS), clip(config.Architecture), runtime.GOARCH)
+	return manifest, config, check(ref.Name(), manifest, config)
+}
+
+// check refuses what is no image for this machine.
+func check(name string, manifest *v1.Manifest, config *v1.ConfigFile) error {
+	if len(manifest.Layers) > maxLayers {
+		return innerdock.Errorf(innerdock.CodeInvalid, "%s is refused: it has %d layers", name, len(manifest.Layers))
+	}
+	for _, d := range manifest.Layers {
+		if !d.MediaType.IsLayer() || !d.MediaType.IsDistributable() || d.Size < 0 || d.Digest.Algorithm != "sha256" {
+			return innerdock.Errorf(innerdock.CodeUnsupported, "%s has a layer of type %q, which is no part of a Linux image; use another image", name, clip(string(d.MediaType)))
+		}
 	}
 	if len(config.RootFS.DiffIDs) != len(manifest.Layers) {
-		return nil, nil, innerdock.Errorf(innerdock.CodeInvalid, "%s is refused: its configuration names %d layers and its manifest %d", ref.Name(), len(config.RootFS.DiffIDs), len(manifest.Layers))
+		return innerdock.Errorf(innerdock.CodeInvalid, "%s is refused: its configuration names %d layers and its manifest %d", name, len(config.RootFS.DiffIDs), len(manifest.Layers))
 	}
-	return manifest, config, nil
+	return checkPlatform(name, config)
+}
+
+// platform is what this machine runs.
+var platform = v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+
+func checkPlatform(name string, config *v1.ConfigFile) error {
+	if config.Architecture != "" && config.Architecture != platform.Architecture || config.OS != "" && config.OS != platform.OS {
+		return innerdock.Errorf(innerdock.CodeImageNotFound, "%s is for %s/%s and this server is %s; choose another image", name, clip(config.OS), clip(config.Architecture), platform)
+	}
+	return nil
 }
 
 // puller pulls the layers of one image.
@@ -96,113 +150,57 @@ type puller struct {
 	store *Store
 	ws    *workspace
 	ref   name.Reference
+	at    place
+	ctx   context.Context
 	total int64 // bytes to pull
-	done  atomic.Int64
+
+	login    sync.Mutex
+	loggedIn *http.Client
+	done     atomic.Int64
 }
 
-func (p *puller) all(ctx context.Context, img v1.Image, layers []layer, say reporter) error {
-	stop := say.every(time.Second, func() { say.progress("pull", "%s of %s", megabytes(p.done.Load()), megabytes(p.total)) })
-	defer stop()
+// begin pulls the layers, some at a time, from the lowest.
+func (p *puller) begin(ctx context.Context, layers []layer, say reporter) *pulling {
+	ctx, cancel := context.WithCancelCause(ctx)
+	all := &pulling{cancel: cancel, done: make(chan struct{}), ready: make([]chan struct{}, len(layers))}
+	first := map[string]chan struct{}{}
 	group, ctx := errgroup.WithContext(ctx)
+	p.ctx = ctx
 	group.SetLimit(pullsAtOnce)
-	pulled := map[string]bool{}
-	for _, l := range layers {
-		if pulled[l.Digest] || p.store.hasBlob(l) {
+	var missing []func() error
+	for i, l := range layers {
+		if ready, ok := first[l.Digest]; ok {
+			all.ready[i] = ready // the same layer again
 			continue
 		}
-		pulled[l.Digest] = true
-		group.Go(func() error { return p.layer(ctx, img, l) })
-	}
-	return group.Wait()
-}
-
-// layer pulls one layer, again if the connection breaks or the bytes are wrong.
-func (p *puller) layer(ctx context.Context, img v1.Image, l layer) error {
-	var err error
-	for range pullAttempts {
-		if err = p.attempt(ctx, img, l); err == nil || ctx.Err() != nil {
-			break
+		ready := make(chan struct{})
+		first[l.Digest], all.ready[i] = ready, ready
+		if p.store.hasBlob(l) {
+			close(ready)
+			continue
 		}
-		if code := innerdock.CodeOf(err); code != innerdock.CodeInternal && code != innerdock.CodeUnavailable {
-			break
+		missing = append(missing, func() error {
+			if err := p.layer(ctx, l); err != nil {
+				return err
+			}
+			close(ready)
+			return nil
+		})
+	}
+	go func() {
+		defer close(all.done)
+		start := time.Now()
+		stop := say.every(time.Second, func() { say.progress("pull", "%s of %s", megabytes(p.done.Load()), megabytes(p.total)) })
+		for _, pull := range missing {
+			group.Go(pull)
 		}
-	}
-	var coded *innerdock.Error
-	if err == nil || errors.As(err, &coded) {
-		return err
-	}
-	return remoteError(ctx, p.ref, fmt.Errorf("layer %s: %w", l.Digest, err))
-}
-
-func (p *puller) attempt(ctx context.Context, img v1.Image, l layer) error {
-	hash, err := v1.NewHash(l.Digest)
-	if err != nil {
-		return err
-	}
-	remote, err := img.LayerByDigest(hash)
-	if err != nil {
-		return err
-	}
-	body, err := remote.Compressed()
-	if err != nil {
-		return err
-	}
-	guarded := newStallGuard(body, pullStall)
-	defer guarded.Close()
-	blob, err := p.ws.blob()
-	if err != nil {
-		return err
-	}
-	defer blob.discard()
-	// One byte more than it should be, to see that it is too long.
-	n, err := io.Copy(io.MultiWriter(blob, &counter{&p.done}), io.LimitReader(guarded, l.Size+1))
-	if err != nil {
-		p.done.Add(-n)
-		return diskOr(err)
-	}
-	if n != l.Size || blob.digest() != l.Digest {
-		p.done.Add(-n)
-		return innerdock.Errorf(innerdock.CodeUnavailable, "the registry %s sent %s damaged: %d bytes with the digest %s instead of %d with %s; try again, or push the image again",
-			p.ref.Context().RegistryStr(), p.ref.Name(), n, blob.digest(), l.Size, l.Digest)
-	}
-	return blob.commit(p.store)
-}
-
-// diskOr gives an error its code if the disk is full, and leaves others alone.
-func diskOr(err error) error {
-	if coded := diskError(err, "writing a layer"); innerdock.CodeOf(coded) == innerdock.CodeExhausted {
-		return coded
-	}
-	return err
-}
-
-type counter struct{ n *atomic.Int64 }
-
-func (c *counter) Write(p []byte) (int, error) {
-	c.n.Add(int64(len(p)))
-	return len(p), nil
-}
-
-// stallGuard closes a response that has stopped coming.
-type stallGuard struct {
-	io.ReadCloser
-	timer *time.Timer
-	limit time.Duration
-}
-
-func newStallGuard(body io.ReadCloser, limit time.Duration) *stallGuard {
-	return &stallGuard{body, time.AfterFunc(limit, func() { _ = body.Close() }), limit}
-}
-
-func (g *stallGuard) Read(p []byte) (int, error) {
-	n, err := g.ReadCloser.Read(p)
-	g.timer.Reset(g.limit)
-	return n, err
-}
-
-func (g *stallGuard) Close() error {
-	g.timer.Stop()
-	return g.ReadCloser.Close()
+		all.err = group.Wait()
+		stop()
+		if all.err == nil {
+			say.progress("pull", "Pulled %s in %.1f s", megabytes(p.total), time.Since(start).Seconds())
+		}
+	}()
+	return all
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

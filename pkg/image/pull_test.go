@@ -26,18 +26,25 @@ import (
 
 func TestPull(t *testing.T) {
 	h := newHub(t)
-	config := v1.Config{Env: []string{"PATH=/bin", "A=b=c", "broken"}, Entrypoint: []string{"/entry"}, Cmd: []string{"x", "y"}, WorkingDir: "/work"}
+	config := v1.Config{Env: []string{"PATH=/bin", "A=b=c", "broken"}, Entrypoint: []string{"/entry"}, Cmd: []string{"x", "y"}, WorkingDir: "/work", User: "app"}
 	ref := h.push("team/app:1", imageOf(t, config, files{"a": "1", "d/b": "2"}, files{"d/.wh.b": "", "d/c": "3"}))
 	dir := t.TempDir()
 	s := newStore(t, image.Config{Dir: dir, Transport: h})
 	img := build(t, s, innerdock.ImageDefinition{BaseImage: ref})
-	if img.Cached || img.Source != "registry" || img.Base != ref || img.WorkingDir != "/work" || strings.Join(img.Entrypoint, " ") != "/entry" ||
+	if img.Cached || img.Source != "registry" || img.Base != ref || img.WorkingDir != "/work" || img.User != "app" || strings.Join(img.Entrypoint, " ") != "/entry" ||
 		strings.Join(img.Cmd, " ") != "x y" || img.Env["A"] != "b=c" || len(img.Env) != 2 || img.CreatedAt.IsZero() {
 		t.Errorf("the image is %+v", img)
 	}
 	wantFiles(t, s, img.ID, files{"a": "1", "d/c": "3"})
 	if info, err := os.Stat(s.Root(img.ID)); err != nil || info.Size() != img.Size {
 		t.Errorf("the size is %d, %v; want %d", info.Size(), err, img.Size)
+	}
+	moved := build(t, s, innerdock.ImageDefinition{BaseImage: ref, WorkingDir: "/srv/", User: "1000:staff"})
+	if moved.ID == img.ID || moved.WorkingDir != "/srv" || moved.User != "1000:staff" || moved.Digest != img.Digest || moved.Env["A"] != "b=c" {
+		t.Errorf("with another directory and user it is %+v", moved)
+	}
+	if err := s.Remove(t.Context(), moved.ID); err != nil {
+		t.Error(err)
 	}
 	wantEmpty(t, dir)
 
@@ -46,6 +53,14 @@ func TestPull(t *testing.T) {
 		again := build(t, s, innerdock.ImageDefinition{BaseImage: ref})
 		if took := time.Since(start); took > 50*time.Millisecond {
 			t.Errorf("it took %v", took)
+		}
+		if found, err := s.Find(t.Context(), "", innerdock.ImageDefinition{BaseImage: ref}); err != nil || found.ID != img.ID || !found.Cached {
+			t.Errorf("found %+v, %v", found, err)
+		}
+		for _, absent := range []innerdock.ImageDefinition{{BaseImage: ref, User: "absent"}, {BaseImage: "127.0.0.1:1/never/asked"}} {
+			if _, err := s.Find(t.Context(), "", absent); innerdock.CodeOf(err) != innerdock.CodeImageNotFound {
+				t.Errorf("an absent image: %v", err)
+			}
 		}
 		if !again.Cached || again.ID != img.ID || h.callCount() != calls {
 			t.Errorf("cached: %v, the same: %v, requests: %d", again.Cached, again.ID == img.ID, h.callCount()-calls)

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -90,22 +91,48 @@ func unreachable(err error) bool {
 	return false
 }
 
-func (s *Store) remoteOptions(ctx context.Context) []remote.Option {
+// place is where an image may be had: at a mirror, or at its own registry.
+type place struct {
+	repo name.Repository
+	auth authn.Authenticator // nil: what the server knows
+}
+
+// places are where an image may be had, in the order in which they are asked.
+// The account that came with a request is for the image's own registry alone.
+func (s *Store) places(repo name.Repository, auth authn.Authenticator) []place {
+	var all []place
+	for _, mirror := range s.mirrors[repo.RegistryStr()] {
+		at := repo
+		at.Registry = mirror
+		all = append(all, place{repo: at})
+	}
+	return append(all, place{repo: repo, auth: auth})
+}
+
+func (s *Store) remoteOptions(ctx context.Context, at place) []remote.Option {
+	auth := remote.WithAuthFromKeychain(s.keychain)
+	if at.auth != nil {
+		auth = remote.WithAuth(at.auth)
+	}
 	return []remote.Option{
 		remote.WithContext(ctx),
 		remote.WithTransport(s.transport),
-		remote.WithAuthFromKeychain(s.keychain),
-		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}),
-		remote.WithUserAgent("innerdock"),
-		remote.WithRetryBackoff(remote.Backoff{Duration: 300 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 3}),
+		auth,
+		remote.WithPlatform(platform),
+		remote.WithUserAgent(userAgent),
+		remote.WithRetryBackoff(remote.Backoff{Duration: 300 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 4}),
+		remote.WithRetryStatusCodes(http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
+			http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout),
 	}
 }
 
+const userAgent = "innerdock"
+
 // remoteDigest resolves a tag to the digest of this platform's manifest.
-func (s *Store) remoteDigest(ctx context.Context, ref name.Reference) (string, error) {
-	img, err := remote.Image(ref, s.remoteOptions(ctx)...)
+func (s *Store) remoteDigest(ctx context.Context, ref name.Reference, auth authn.Authenticator) (string, error) {
+	img, _, err := s.remoteImage(ctx, ref, ref.Identifier(), auth)
 	if err != nil {
-		return "", remoteError(ctx, ref, err)
+		return "", err
 	}
 	digest, err := img.Digest()
 	if err != nil {
@@ -114,14 +141,24 @@ func (s *Store) remoteDigest(ctx context.Context, ref name.Reference) (string, e
 	return digest.String(), nil
 }
 
-// remoteImage returns the image that a reference was resolved to.
-func (s *Store) remoteImage(ctx context.Context, ref name.Reference, digest string) (v1.Image, error) {
-	pinned := ref.Context().Digest(digest)
-	img, err := remote.Image(pinned, s.remoteOptions(ctx)...)
-	if err != nil {
-		return nil, remoteError(ctx, ref, err)
+// remoteImage returns an image by its tag or digest, and where it is.
+func (s *Store) remoteImage(ctx context.Context, ref name.Reference, identifier string, auth authn.Authenticator) (img v1.Image, at place, err error) {
+	for _, at = range s.places(ref.Context(), auth) {
+		var pinned name.Reference = at.repo.Tag(identifier)
+		if strings.Contains(identifier, ":") {
+			pinned = at.repo.Digest(identifier)
+		}
+		if img, err = remote.Image(pinned, s.remoteOptions(ctx, at)...); err == nil || ctx.Err() != nil {
+			break
+		}
+		if at.repo.Registry != ref.Context().Registry {
+			s.log.Info("a mirror does not have an image", "mirror", at.repo.RegistryStr(), "image", ref.Name(), "err", err)
+		}
 	}
-	return img, nil
+	if err != nil {
+		return nil, place{}, remoteError(ctx, ref, err)
+	}
+	return img, at, nil
 }
 
 // remoteError turns a registry's answer into an error for people.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/innerdock/innerdock"
@@ -31,30 +32,45 @@ type resolution struct {
 	Digest     string      `json:"digest"` // of the image's manifest; of Debian's inputs
 	Debian     debian.Base `json:"debian,omitzero"`
 	ResolvedAt time.Time   `json:"resolved_at"`
+
+	auth authn.Authenticator // the account that came with the request; never kept
 }
 
-// identity is what the base's content follows from.
-func (r resolution) identity() string { return r.Source + "@" + r.Digest }
+// identity is what the base's content follows from. What was had with somebody's
+// account is apart from what everybody may have: it is given again only to who
+// shows the registry an account that may have it.
+func (r resolution) identity() string {
+	if r.auth != nil {
+		return r.Source + "+account@" + r.Digest
+	}
+	return r.Source + "@" + r.Digest
+}
 
-// resolve finds out what a reference stands for: as it is remembered, else
+// resolve finds out what the plan's base stands for: as it is remembered, else
 // from its registry, else from Debian's packages.
-func (s *Store) resolve(ctx context.Context, ref name.Reference, say reporter) (resolution, error) {
+func (s *Store) resolve(ctx context.Context, p plan, say reporter) (resolution, error) {
+	ref := p.base
+	if p.auth != nil {
+		digest, err := s.remoteDigest(ctx, ref, p.auth)
+		return resolution{Ref: ref.Name(), Source: sourceRegistry, Digest: digest, auth: p.auth}, err
+	}
 	if d, ok := ref.(name.Digest); ok {
 		return resolution{Ref: d.Name(), Source: sourceRegistry, Digest: d.DigestStr()}, nil
 	}
-	r, err := s.remembered(ref)
-	if err != nil || r.Digest != "" {
-		return r, err
+	before, err := s.remembered(ref)
+	if err != nil || before.Digest != "" && !p.refresh {
+		return before, err
 	}
 	lock, err := s.lock(ctx, "ref-"+refKey(ref), nil)
 	if err != nil {
 		return resolution{}, err
 	}
 	defer lock.unlock()
-	if r, err := s.remembered(ref); err != nil || r.Digest != "" {
-		return r, err
+	now, err := s.remembered(ref)
+	if err != nil || now.Digest != "" && (!p.refresh || now.ResolvedAt != before.ResolvedAt) {
+		return now, err // somebody else has just asked
 	}
-	r, err = s.look(ctx, ref, say)
+	r, err := s.look(ctx, ref, say)
 	if err != nil {
 		return resolution{}, err
 	}
@@ -65,14 +81,30 @@ func (s *Store) resolve(ctx context.Context, ref name.Reference, say reporter) (
 	return r, s.writeFile(s.refPath(ref), append(data, '\n'))
 }
 
+// known is resolve without asking anybody, but for whether an account may have
+// the base.
+func (s *Store) known(ctx context.Context, p plan) (resolution, bool, error) {
+	if _, ok := p.base.(name.Digest); ok || p.auth != nil {
+		r, err := s.resolve(ctx, p, newReporter(nil))
+		return r, err == nil, err
+	}
+	r, err := s.remembered(p.base)
+	return r, r.Digest != "", err
+}
+
 // look asks the registry, and falls back to Debian where nobody answers.
 func (s *Store) look(ctx context.Context, ref name.Reference, say reporter) (resolution, error) {
-	offline := s.probe(ctx, ref.Context().Registry)
+	var offline error
+	for _, at := range s.places(ref.Context(), nil) {
+		if offline = s.probe(ctx, at.repo.Registry); offline == nil || ctx.Err() != nil {
+			break
+		}
+	}
 	if ctx.Err() != nil {
 		return resolution{}, context.Cause(ctx)
 	}
 	if offline == nil {
-		digest, err := s.remoteDigest(ctx, ref)
+		digest, err := s.remoteDigest(ctx, ref, nil)
 		if err != nil {
 			return resolution{}, err
 		}

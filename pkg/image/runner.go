@@ -22,6 +22,16 @@ type Runner interface {
 		output func(step int, line string), layer io.Writer) error
 }
 
+// Puller has Docker pull images that become part of a root. A Runner may be one.
+type Puller interface {
+	// PullInside starts a sandbox on root, which has Docker, and has that pull
+	// images one after the other. It writes what their Docker is lent of them in
+	// sandboxes to layer, as an OCI layer. A pull that fails is a *StepError of
+	// the image's index; output is as for RunSteps.
+	PullInside(ctx context.Context, root string, env map[string]string, images []string,
+		output func(i int, line string), layer io.Writer) error
+}
+
 // Step is a command that makes part of an image.
 type Step struct {
 	Name string   // for people, such as "command 2/3"

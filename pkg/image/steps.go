@@ -23,13 +23,40 @@ var stepEnv = map[string]string{
 	"DEBIAN_FRONTEND": "noninteractive",
 }
 
-// runSteps runs the plan's steps on root and returns what they changed.
-func (b *build) runSteps(ctx context.Context, root string, env map[string]string) (layer, error) {
-	out := &stepOutput{say: b.say, steps: b.plan.steps, start: time.Now(), at: -1}
-	b.say.progress(b.plan.steps[0].Name, "Running %d steps in a sandbox", len(b.plan.steps))
+// runSteps runs steps on root and returns what they changed.
+func (b *build) runSteps(ctx context.Context, root string, env map[string]string, steps []Step) (layer, error) {
+	if done := len(b.plan.steps) - len(steps); done > 0 {
+		b.say.progress(steps[0].Name, "The first %d steps were run for an earlier image", done)
+	}
+	b.say.progress(steps[0].Name, "Running %d steps in a sandbox", len(steps))
+	return b.layerOf(ctx, steps, func(output func(int, string), w io.Writer) error {
+		return b.store.runner.RunSteps(ctx, root, merge(stepEnv, env), steps, output, w)
+	})
+}
+
+// pullInside has the root's Docker pull the plan's images and returns what is
+// added to the root.
+func (b *build) pullInside(ctx context.Context, root string, env map[string]string) (layer, error) {
+	puller, ok := b.store.runner.(Puller)
+	if !ok {
+		return layer{}, innerdock.Errorf(innerdock.CodeUnsupported, "this server cannot put Docker images into an image; leave docker_images out")
+	}
+	steps := make([]Step, len(b.plan.images))
+	for i, ref := range b.plan.images {
+		steps[i] = Step{Name: "docker pull " + ref}
+	}
+	b.say.progress(steps[0].Name, "Pulling %d Docker images in a sandbox", len(steps))
+	return b.layerOf(ctx, steps, func(output func(int, string), w io.Writer) error {
+		return puller.PullInside(ctx, root, merge(stepEnv, env), b.plan.images, output, w)
+	})
+}
+
+// layerOf returns the layer that run writes while it takes steps.
+func (b *build) layerOf(ctx context.Context, steps []Step, run func(output func(int, string), w io.Writer) error) (layer, error) {
+	out := &stepOutput{say: b.say, steps: steps, start: time.Now(), at: -1}
 	var failed error
 	l, err := b.store.makeLayer(b.ws, func(w io.Writer) error {
-		failed = b.store.runner.RunSteps(ctx, root, merge(stepEnv, env), b.plan.steps, out.line, w)
+		failed = run(out.line, w)
 		return failed
 	})
 	if failed != nil {

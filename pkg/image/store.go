@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/image/debian"
@@ -27,12 +28,22 @@ type Config struct {
 	Dir            string            // made if need be; several servers may share it
 	DebianCache    string            // where bases made from Debian's packages are kept, across stores; default Dir/debian
 	Runner         Runner            // runs steps; nil: definitions with steps are refused
+	Builder        Builder           // builds Dockerfiles; nil: they are refused
 	Log            *slog.Logger      // nil: silent
 	CertificateDir string            // authorities that Debian bases shall trust; default /usr/local/share/ca-certificates
 	Limits         unpack.Limits     // of one image; zero: unpack.DefaultLimits
 	ProbeTimeout   time.Duration     // how long a registry has to answer at all; default 3 s
+	StallTimeout   time.Duration     // how long a download may stand still before it is asked for again; default 1 min
 	Transport      http.RoundTripper // to registries; nil: Go's default, without link-local addresses
 	Keychain       authn.Keychain    // credentials for registries; nil: Docker's configuration of the server's user
+
+	// Mirrors are asked before a registry, in their order. The keys are names of
+	// registries such as index.docker.io.
+	Mirrors map[string][]name.Registry
+	// InUse says what needs an image, by the image's ID; nil: nothing does.
+	InUse func(context.Context) (map[string]string, error)
+	// Removed is told of each image that was removed; nil: nobody is.
+	Removed func(id string)
 }
 
 // Store is a directory of images.
@@ -40,23 +51,29 @@ type Store struct {
 	dir         string
 	debianCache string
 	runner      Runner
+	builder     Builder
 	log         *slog.Logger
 	debian      debian.Provider
 	limits      unpack.Limits
 	probeTime   time.Duration
+	stallTime   time.Duration
 	transport   http.RoundTripper
 	keychain    authn.Keychain
+	mirrors     map[string][]name.Registry
+	inUse       func(context.Context) (map[string]string, error)
+	removed     func(id string)
 }
 
 // Open opens the store, and removes what builds that were killed left in it.
 func Open(cfg Config) (*Store, error) {
 	s := &Store{
-		dir: cfg.Dir, debianCache: cfg.DebianCache, runner: cfg.Runner, log: cfg.Log,
+		dir: cfg.Dir, debianCache: cfg.DebianCache, runner: cfg.Runner, builder: cfg.Builder, log: cfg.Log,
 		debian: debian.Provider{CertificateDir: cfg.CertificateDir},
-		limits: cfg.Limits, probeTime: cfg.ProbeTimeout, transport: cfg.Transport, keychain: cfg.Keychain,
+		limits: cfg.Limits, probeTime: cfg.ProbeTimeout, stallTime: cfg.StallTimeout, transport: cfg.Transport, keychain: cfg.Keychain,
+		mirrors: cfg.Mirrors, inUse: cfg.InUse, removed: cfg.Removed,
 	}
 	s.setDefaults()
-	for _, name := range []string{"blobs/sha256", "images", "refs", "tmp", "locks"} {
+	for _, name := range []string{"blobs/sha256", "parts", "images", "refs", "tmp", "locks"} {
 		if err := os.MkdirAll(filepath.Join(s.dir, name), 0o700); err != nil {
 			return nil, diskError(err, "making the image store")
 		}
@@ -90,18 +107,29 @@ func (s *Store) setDefaults() {
 	if s.probeTime == 0 {
 		s.probeTime = 3 * time.Second
 	}
+	if s.stallTime == 0 {
+		s.stallTime = time.Minute
+	}
 	if s.transport == nil {
 		s.transport = newTransport()
 	}
 	if s.keychain == nil {
 		s.keychain = authn.DefaultKeychain
 	}
+	if s.inUse == nil {
+		s.inUse = func(context.Context) (map[string]string, error) { return nil, nil }
+	}
+	if s.removed == nil {
+		s.removed = func(string) {}
+	}
 }
 
 // record is an image as image.json describes it.
 type record struct {
-	Image  innerdock.Image `json:"image"`
-	Layers []layer         `json:"layers"` // bottom first
+	Image    innerdock.Image `json:"image"`
+	Layers   []layer         `json:"layers"`             // bottom first
+	Config   string          `json:"config,omitempty"`   // the blobs of its configuration
+	Manifest string          `json:"manifest,omitempty"` // and of its manifest
 }
 
 var imageID = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
@@ -120,10 +148,13 @@ func (s *Store) Root(id string) string {
 	return filepath.Join(s.imageDir(id), "root.erofs")
 }
 
-// Get returns the image with an ID. If there is none the error's code is
-// CodeImageNotFound.
+// Get returns the image with an ID, which counts as a use of it. If there is
+// none the error's code is CodeImageNotFound.
 func (s *Store) Get(_ context.Context, id string) (innerdock.Image, error) {
 	r, err := s.record(id)
+	if err == nil {
+		s.touch(id)
+	}
 	return r.Image, err
 }
 
@@ -131,7 +162,8 @@ func (s *Store) record(id string) (record, error) {
 	if !imageID.MatchString(id) {
 		return record{}, notFound(id)
 	}
-	data, err := os.ReadFile(filepath.Join(s.imageDir(id), "image.json"))
+	path := filepath.Join(s.imageDir(id), "image.json")
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return record{}, notFound(id)
 	}
@@ -141,6 +173,10 @@ func (s *Store) record(id string) (record, error) {
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
 		return record{}, innerdock.Internal(err, "reading an image")
+	}
+	r.Image.UsedAt = r.Image.CreatedAt
+	if info, err := os.Stat(path); err == nil {
+		r.Image.UsedAt = info.ModTime().UTC()
 	}
 	return r, nil
 }
@@ -185,23 +221,21 @@ func (s *Store) records(ctx context.Context) ([]record, error) {
 	return all, nil
 }
 
-// Remove deletes an image, and the layers that no other image needs. If there
-// is no such image the error's code is CodeImageNotFound. A sandbox that has
-// the image's file open keeps it until it ends.
+// Remove deletes an image that nothing needs, and the blobs that no other image
+// needs. If there is no such image the error's code is CodeImageNotFound.
 func (s *Store) Remove(ctx context.Context, id string) error {
 	if !imageID.MatchString(id) {
 		return notFound(id)
 	}
-	ws, err := s.workspace("remove")
+	used, err := s.inUse(ctx)
 	if err != nil {
 		return err
 	}
-	err = os.Rename(s.imageDir(id), ws.path("image"))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = notFound(id)
+	if user := used[id]; user != "" {
+		return innerdock.Errorf(innerdock.CodeConflict, "%s needs the image %s; terminate a sandbox, or remove a pool or snapshot, before its image", user, id)
 	}
-	if err := errors.Join(err, ws.remove()); err != nil {
-		return diskError(err, "removing an image")
+	if err := s.take(id); err != nil {
+		return err
 	}
 	return s.sweepBlobs(ctx)
 }

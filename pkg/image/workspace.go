@@ -2,11 +2,13 @@ package image
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/durable"
 )
 
 // workspace is a directory for work in progress, below the store's tmp. It is
@@ -37,6 +39,28 @@ func (s *Store) workspace(kind string) (*workspace, error) {
 		return nil, innerdock.Internal(err, "locking a temporary directory")
 	}
 	return &workspace{dir, lock}, nil
+}
+
+// working gives work a workspace, and keeps others from sweeping the layers that it
+// brings into the store.
+func (s *Store) working(kind string, work func(ws *workspace) (record, error)) (record, error) {
+	release, err := s.use()
+	if err != nil {
+		return record{}, err
+	}
+	defer release()
+	if err := s.checkRoom(); err != nil {
+		return record{}, err
+	}
+	ws, err := s.workspace(kind)
+	if err != nil {
+		return record{}, err
+	}
+	r, err := work(ws)
+	if failure := ws.remove(); err == nil && failure != nil {
+		err = innerdock.Internal(failure, "removing a temporary directory")
+	}
+	return r, err
 }
 
 func (w *workspace) path(name string) string { return filepath.Join(w.dir, name) }
@@ -87,6 +111,9 @@ func (s *Store) lockTmp() (*os.File, error) {
 
 func removeAbandoned(path string) (bool, error) {
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // its maker is done with it
+	}
 	if err != nil {
 		return false, err
 	}
@@ -119,7 +146,7 @@ func (s *Store) writeFile(path string, data []byte) error {
 	}
 	err = writeSynced(ws.path("file"), data)
 	if err == nil {
-		err = publish(ws.path("file"), path)
+		err = durable.Publish(ws.path("file"), path)
 	}
 	return diskError(errors.Join(err, ws.remove()), "writing to the image store")
 }
@@ -134,20 +161,4 @@ func writeSynced(path string, data []byte) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
-}
-
-// publish renames from to its place to, durably.
-func publish(from, to string) error {
-	if err := os.Rename(from, to); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(to))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -31,13 +31,14 @@ func Output(ctx context.Context, cmd *exec.Cmd) (string, error) {
 }
 
 // Run runs cmd until it ends or the context does, which kills it and all that
-// it started.
+// it started. cmd may name further namespaces.
 func Run(ctx context.Context, cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:   syscall.CLONE_NEWPID,
-		Unshareflags: syscall.CLONE_NEWNS, // with private propagation: no mount of the tool reaches the host
-		Pdeathsig:    syscall.SIGKILL,
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
+	cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWPID
+	cmd.SysProcAttr.Unshareflags |= syscall.CLONE_NEWNS // with private propagation: no mount of the tool reaches the host
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	runtime.LockOSThread() // the death signal is sent when the thread that started the child ends
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {

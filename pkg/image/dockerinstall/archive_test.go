@@ -48,9 +48,10 @@ done; done`,
 // startsService fails the test, by its file, if a package starts its service.
 const startsService = `invoke-rc.d docker start || true`
 
-// commonPackages are what every source needs of the base's own archive.
+// commonPackages are what every source needs of the base's own archive; procps has
+// the ps of docker top.
 func commonPackages() []pkg {
-	return []pkg{fakeIptables, {name: "xz-utils", version: "5.4"}}
+	return []pkg{fakeIptables, {name: "procps", version: "4"}, {name: "xz-utils", version: "5.4"}}
 }
 
 // cePackages are Docker's own packages, with their files where Docker has them.

@@ -122,7 +122,7 @@ install_ce() {
 	fi
 	remove_others docker.io docker-cli docker-compose docker-compose-v2 docker-buildx docker-doc podman-docker containerd runc
 	# shellcheck disable=SC2086
-	install_packages $ce_packages ca-certificates iptables xz-utils
+	install_packages $ce_packages ca-certificates iptables procps xz-utils
 }
 
 # --- the distribution's packages -------------------------------------------
@@ -179,7 +179,7 @@ install_distro() {
 	# shellcheck disable=SC2086
 	remove_others $ce_packages
 	# shellcheck disable=SC2046
-	install_packages $(distro_packages) ca-certificates iptables xz-utils
+	install_packages $(distro_packages) ca-certificates iptables procps xz-utils
 }
 
 # --- the result ------------------------------------------------------------

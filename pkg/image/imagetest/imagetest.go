@@ -3,18 +3,22 @@
 package imagetest
 
 import (
+	"archive/tar"
+	"bytes"
 	"errors"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/image"
-	"github.com/innerdock/innerdock/pkg/image/erofs"
+	"github.com/innerdock/innerdock/pkg/image/unpack"
 )
 
 // Offline is a transport to registries that do not exist: every name is unknown.
@@ -78,7 +82,6 @@ func Debian(t *testing.T) (*image.Store, innerdock.Image) {
 // SmallRoot makes an EROFS file that has a few files of Debian, and no programs.
 func SmallRoot(t *testing.T) string {
 	t.Helper()
-	NeedTool(t, "mkfs.erofs", "erofs-utils")
 	dir := t.TempDir()
 	for _, name := range []string{
 		"etc/debian_version", "etc/issue", "etc/issue.net", "etc/hosts", "etc/apt/sources.list",
@@ -99,27 +102,72 @@ func SmallRoot(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	root := filepath.Join(dir, "root.erofs")
-	if err := erofs.Make(t.Context(), filepath.Join(dir, "tree"), root); err != nil {
+	var layer bytes.Buffer
+	tw := tar.NewWriter(&layer)
+	if err := errors.Join(writeTree(tw, filepath.Join(dir, "tree")), tw.Close()); err != nil {
 		t.Fatal(err)
 	}
+	root := filepath.Join(dir, "root.erofs")
+	MakeRoot(t, root, layer.Bytes())
 	return root
 }
 
-// Extract writes the content of an EROFS file into a new directory.
-func Extract(t *testing.T, root string) string {
+// MakeRoot makes an EROFS file of layers that are not compressed.
+func MakeRoot(t *testing.T, root string, layers ...[]byte) {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "tree")
-	if err := extract(root, dir); err != nil {
+	out, err := os.OpenFile(root, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return dir
+	image := unpack.New(out, unpack.DefaultLimits())
+	for _, layer := range layers {
+		if err := image.Apply(t.Context(), bytes.NewReader(layer)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(image.Finish(), out.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
-func extract(root, dir string) error {
-	out, err := exec.Command("fsck.erofs", "--extract="+dir, "--preserve", root).CombinedOutput()
-	if err != nil {
-		return errors.New("fsck.erofs (apt-get install erofs-utils): " + err.Error() + ": " + string(out))
-	}
-	return nil
+// writeTree writes a directory as a layer.
+func writeTree(tw *tar.Writer, dir string) error {
+	names := map[uint64]string{} // of inodes that were written
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		link := ""
+		if info.Mode()&fs.ModeSymlink != 0 {
+			if link, err = os.Readlink(path); err != nil {
+				return err
+			}
+		}
+		hdr, err := tar.FileInfoHeader(info, link)
+		if err != nil {
+			return err
+		}
+		hdr.Name, hdr.Format = "./"+strings.TrimPrefix(strings.TrimPrefix(path, dir), "/"), tar.FormatPAX
+		if info.Mode().IsRegular() {
+			ino := info.Sys().(*syscall.Stat_t).Ino
+			if first, ok := names[ino]; ok {
+				hdr.Typeflag, hdr.Linkname, hdr.Size = tar.TypeLink, first, 0
+			} else {
+				names[ino] = hdr.Name
+			}
+		}
+		if err := tw.WriteHeader(hdr); err != nil || hdr.Typeflag != tar.TypeReg {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		_, err = tw.Write(content)
+		return err
+	})
 }

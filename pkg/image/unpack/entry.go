@@ -2,255 +2,137 @@ package unpack
 
 import (
 	"archive/tar"
-	"errors"
 	"io"
-	"io/fs"
-	"os"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/innerdock/innerdock/pkg/image/erofs"
 )
-
-// capabilityRecord is the PAX record of the one extended attribute that is kept.
-const capabilityRecord = "SCHILY.xattr.security.capability"
 
 // latest is the last modification time that is kept: 2100.
 var latest = time.Unix(4102444800, 0)
 
-// directory makes or changes the directory p, a resolved path.
-func (t *Tree) directory(hdr *tar.Header, p string) error {
-	info, err := t.root.Lstat(p)
-	switch {
-	case err == nil && !info.IsDir():
-		if err := t.clear(p, false); err != nil {
-			return err
-		}
-		fallthrough
-	case errors.Is(err, fs.ErrNotExist):
-		if err := t.root.Mkdir(p, 0o700); err != nil {
-			return err
-		}
-	case err != nil:
-		return err
+// directory makes or changes a directory.
+func (m *Image) directory(hdr *tar.Header, parent erofs.Entry, base string) (erofs.Entry, error) {
+	if e := m.fs.Lookup(parent, base); e != 0 && m.fs.IsDir(e) {
+		m.fs.Change(e, attributes(hdr))
+		return e, nil
 	}
-	delete(t.dropped, p)
-	t.times[p] = modTime(hdr)
-	if err := t.root.Chown(p, hdr.Uid, hdr.Gid); err != nil {
-		return err
+	if err := m.clear(parent, base); err != nil {
+		return 0, err
 	}
-	return t.root.Chmod(p, fileMode(hdr))
+	return m.fs.Mkdir(parent, base, attributes(hdr))
 }
 
 // file makes a regular file with hdr's content.
-func (t *Tree) file(hdr *tar.Header, parent *parentDir, base string, content io.Reader) error {
-	if hdr.Size < 0 || hdr.Size > t.limits.Bytes-t.bytes {
-		return tooLarge(t.limits.Bytes)
+func (m *Image) file(hdr *tar.Header, parent erofs.Entry, base string, content io.Reader) (erofs.Entry, error) {
+	if hdr.Size < 0 || hdr.Size > m.limits.Bytes-m.bytes {
+		return 0, tooLarge(m.limits.Bytes)
 	}
-	t.bytes += hdr.Size
-	parent, err := t.replace(parent, base)
-	if err != nil {
-		return err
+	m.bytes += hdr.Size
+	if err := m.clear(parent, base); err != nil {
+		return 0, err
 	}
-	f, err := parent.root.OpenFile(base, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	err = t.fill(f, hdr, content)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return setTime(parent, base, hdr)
+	return m.fs.Create(parent, base, attributes(hdr), hdr.Size, content)
 }
 
-func (t *Tree) fill(f *os.File, hdr *tar.Header, content io.Reader) error {
-	// A LimitedReader hides tar.Reader.WriteTo, which would seek over holes: the
-	// copy must be bounded by what the header said.
-	n, err := io.CopyBuffer(onlyWriter{f}, io.LimitReader(content, hdr.Size), t.buf)
-	if err != nil {
-		return err
+func (m *Image) symlink(hdr *tar.Header, parent erofs.Entry, base string) (erofs.Entry, error) {
+	if hdr.Linkname == "" || len(hdr.Linkname) > m.limits.Path {
+		return 0, refused("the symlink %q has a target of %d bytes", clip(hdr.Name), len(hdr.Linkname))
 	}
-	if n != hdr.Size {
-		return io.ErrUnexpectedEOF
+	if err := m.clear(parent, base); err != nil {
+		return 0, err
 	}
-	if err := f.Chown(hdr.Uid, hdr.Gid); err != nil {
-		return err
-	}
-	if err := f.Chmod(fileMode(hdr)); err != nil { // after chown, which clears set-ID bits
-		return err
-	}
-	if v, ok := hdr.PAXRecords[capabilityRecord]; ok {
-		err := unix.Fsetxattr(int(f.Fd()), "security.capability", []byte(v), 0)
-		// A malformed attribute, or a file system without: the file works for root.
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.EPERM) {
-			return err
-		}
-	}
-	return nil
+	a := attributes(hdr)
+	a.Mode = 0o777
+	return m.fs.Symlink(parent, base, hdr.Linkname, a)
 }
 
-// onlyWriter hides ReadFrom, so that the tree's buffer is used.
-type onlyWriter struct{ io.Writer }
-
-func (t *Tree) symlink(hdr *tar.Header, parent *parentDir, base string) error {
-	if hdr.Linkname == "" || len(hdr.Linkname) > t.limits.Path {
-		return refused("the symlink %q has a target of %d bytes", clip(hdr.Name), len(hdr.Linkname))
-	}
-	parent, err := t.replace(parent, base)
+// hardlink makes another name of a file of the image. The target's directory is
+// resolved inside the image, its last element is not followed.
+func (m *Image) hardlink(hdr *tar.Header, parent erofs.Entry, base string) (erofs.Entry, error) {
+	path, err := m.clean(hdr.Linkname)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := parent.root.Symlink(hdr.Linkname, base); err != nil {
-		return err
-	}
-	if err := parent.root.Lchown(base, hdr.Uid, hdr.Gid); err != nil {
-		return err
-	}
-	return setTime(parent, base, hdr)
-}
-
-// hardlink makes another name of a file of the tree. The target's directory is
-// resolved inside the tree, its last element is not followed.
-func (t *Tree) hardlink(hdr *tar.Header, parent *parentDir, base string) error {
-	target, err := t.clean(hdr.Linkname)
+	dir, last := split(path)
+	at, err := m.resolve(dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	dir, last := split(target)
-	dir, err = t.resolve(dir)
-	if err != nil {
-		return err
+	target := erofs.Entry(0)
+	if at.exists() {
+		target = m.fs.Lookup(at.entry, last)
 	}
-	target = join(dir, last)
-	name := parent.join(base)
-	if t.dropped[target] {
-		if err := t.clear(name, false); err != nil {
-			return err
-		}
-		t.dropped[name] = true
-		return nil
+	if last == "." {
+		target = erofs.Root
 	}
-	if target == name {
-		return nil // a link to itself changes nothing
-	}
-	info, err := t.root.Lstat(target)
+	old := m.fs.Lookup(parent, base)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return refused("the hard link %q has no target %q", clip(hdr.Name), clip(hdr.Linkname))
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular() && info.Mode()&fs.ModeSymlink == 0:
-		return refused("the hard link %q leads to %q, which is no file", clip(hdr.Name), clip(hdr.Linkname))
+	case target == 0:
+		return 0, refused("the hard link %q has no target %q", clip(hdr.Name), clip(hdr.Linkname))
+	case m.fs.IsDir(target):
+		return 0, refused("the hard link %q leads to %q, which is no file", clip(hdr.Name), clip(hdr.Linkname))
+	case target == old:
+		return old, nil // a link to itself changes nothing
+	case m.inside(target, old):
+		return 0, refused("the hard link %q would replace its own target", clip(hdr.Name))
 	}
-	if inside(target, name) {
-		return refused("the hard link %q would replace its own target", clip(hdr.Name))
+	if err := m.clear(parent, base); err != nil {
+		return 0, err
 	}
-	if _, err := t.replace(parent, base); err != nil {
-		return err
+	if m.fs.IsAbsent(target) {
+		m.dropped++
 	}
-	return t.root.Link(target, name)
+	return m.fs.Link(parent, base, target)
 }
 
-// replace removes what base is now. It returns the parent, reopened if that
-// was needed.
-func (t *Tree) replace(parent *parentDir, base string) (*parentDir, error) {
-	delete(t.dropped, parent.join(base))
-	info, err := parent.root.Lstat(base)
-	if errors.Is(err, fs.ErrNotExist) {
-		return parent, nil
+// drop leaves an entry out, and whatever an earlier layer had in its place.
+func (m *Image) drop(parent erofs.Entry, base string) (erofs.Entry, error) {
+	if err := m.clear(parent, base); err != nil {
+		return 0, err
 	}
-	if err != nil {
-		return nil, err
-	}
-	if info.Mode().IsRegular() {
-		return parent, parent.root.Remove(base)
-	}
-	path := parent.path
-	if err := t.clear(join(path, base), false); err != nil {
-		return nil, err
-	}
-	return t.parent(path)
+	m.dropped++
+	return m.fs.Absent(parent, base)
 }
 
-// clear removes p, a resolved path, with everything below it; with lower, only
-// what the present layer did not write.
-func (t *Tree) clear(p string, lower bool) error {
-	if lower && t.fresh[p] {
-		return t.clearBelow(p)
-	}
-	t.parents.clear()
-	return t.root.RemoveAll(p)
-}
-
-// clearBelow removes from the directory p what earlier layers wrote.
-func (t *Tree) clearBelow(p string) error {
-	d, err := t.root.OpenFile(p, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_DIRECTORY, 0)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	names, err := d.Readdirnames(-1)
-	if cerr := d.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := t.clear(join(p, name), true); err != nil {
-			return err
-		}
+// clear removes what a name is now, with everything below it.
+func (m *Image) clear(parent erofs.Entry, base string) error {
+	if e := m.fs.Lookup(parent, base); e != 0 {
+		return m.fs.Remove(e)
 	}
 	return nil
 }
 
-// wrote notes that the present layer made p, and so the directories above it.
-func (t *Tree) wrote(p string) {
-	for !t.fresh[p] {
-		t.fresh[p] = true
-		if p == "." {
-			return
-		}
-		p, _ = split(p)
+// wrote notes that the present layer made an entry, and so the directories
+// above it.
+func (m *Image) wrote(e erofs.Entry) {
+	for m.fs.Marks(e).Written != m.layer {
+		m.fs.Marks(e).Written = m.layer
+		e = m.fs.Parent(e)
 	}
 }
 
-// setTime sets the modification time of a file or a symlink.
-func setTime(parent *parentDir, base string, hdr *tar.Header) error {
-	ts, err := unix.TimeToTimespec(modTime(hdr))
-	if err != nil {
-		return err
+// inside reports whether e lies below dir.
+func (m *Image) inside(e, dir erofs.Entry) bool {
+	for dir != 0 && e != erofs.Root {
+		if e = m.fs.Parent(e); e == dir {
+			return true
+		}
 	}
-	return unix.UtimesNanoAt(int(parent.handle.Fd()), base, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+	return false
+}
+
+func attributes(hdr *tar.Header) erofs.Attributes {
+	return erofs.Attributes{Mode: uint16(hdr.Mode & 0o7777), UID: uint32(hdr.Uid), GID: uint32(hdr.Gid), Modified: modTime(hdr)}
 }
 
 func modTime(hdr *tar.Header) time.Time {
-	switch m := hdr.ModTime; {
-	case m.Before(time.Unix(0, 0)):
+	switch t := hdr.ModTime; {
+	case t.Before(time.Unix(0, 0)):
 		return time.Unix(0, 0)
-	case m.After(latest):
+	case t.After(latest):
 		return latest
 	default:
-		return m
+		return t
 	}
-}
-
-// fileMode converts the permission bits, set-ID and sticky bits included.
-func fileMode(hdr *tar.Header) fs.FileMode {
-	mode := fs.FileMode(hdr.Mode & 0o777)
-	if hdr.Mode&0o4000 != 0 {
-		mode |= fs.ModeSetuid
-	}
-	if hdr.Mode&0o2000 != 0 {
-		mode |= fs.ModeSetgid
-	}
-	if hdr.Mode&0o1000 != 0 {
-		mode |= fs.ModeSticky
-	}
-	return mode
 }

@@ -1,13 +1,10 @@
 package unpack
 
 import (
-	"errors"
-	"io/fs"
-	"os"
 	"path"
 	"strings"
-	"syscall"
-	"time"
+
+	"github.com/innerdock/innerdock/pkg/image/erofs"
 )
 
 // maxSymlinks is how many symlinks one path may lead through, as in Linux.
@@ -18,10 +15,10 @@ const maxSteps = 1024
 
 // clean checks the name of an entry and makes it relative to the root: "." is
 // the root itself.
-func (t *Tree) clean(name string) (string, error) {
+func (m *Image) clean(name string) (string, error) {
 	switch {
-	case len(name) > t.limits.Path:
-		return "", refused("%q is longer than %d bytes", clip(name), t.limits.Path)
+	case len(name) > m.limits.Path:
+		return "", refused("%q is longer than %d bytes", clip(name), m.limits.Path)
 	case strings.IndexByte(name, 0) >= 0:
 		return "", refused("%q holds a zero byte", clip(name))
 	}
@@ -36,8 +33,8 @@ func (t *Tree) clean(name string) (string, error) {
 			depth++
 		}
 	}
-	if depth > t.limits.Depth {
-		return "", refused("%q is deeper than %d directories", clip(name), t.limits.Depth)
+	if depth > m.limits.Depth {
+		return "", refused("%q is deeper than %d directories", clip(name), m.limits.Depth)
 	}
 	if depth == 0 {
 		return ".", nil
@@ -54,148 +51,89 @@ func split(p string) (dir, base string) {
 	return p[:i], p[i+1:]
 }
 
-// join appends base to dir, which may be ".".
-func join(dir, base string) string {
-	if dir == "." {
-		return base
-	}
-	return dir + "/" + base
+// place is where a path leads: an entry, and the names below it that are not there.
+type place struct {
+	entry   erofs.Entry
+	missing []string
 }
 
+func (p place) exists() bool { return len(p.missing) == 0 }
+
 // resolve follows the symlinks of p, a directory's path, as a process in the
-// tree would: absolute targets start at the root, and ".." stops there. What
-// does not exist is taken as it is written. The result holds no symlink.
-func (t *Tree) resolve(p string) (string, error) {
+// image would: absolute targets start at the root, and ".." stops there. What
+// does not exist is taken as it is written.
+func (m *Image) resolve(p string) (place, error) {
 	todo := strings.Split(p, "/")
-	done := "."
+	at := place{entry: erofs.Root}
 	links := 0
 	for steps := 0; len(todo) > 0; steps++ {
 		if steps > maxSteps {
-			return "", refused("%q leads through more than %d directories", clip(p), maxSteps)
+			return place{}, refused("%q leads through more than %d directories", clip(p), maxSteps)
 		}
 		part := todo[0]
 		todo = todo[1:]
-		switch part {
-		case "", ".":
+		switch {
+		case part == "" || part == ".":
 			continue
-		case "..":
-			done, _ = split(done)
+		case len(part) > maxName:
+			return place{}, refused("%q leads to a name longer than %d bytes", clip(p), maxName)
+		case part == ".." && !at.exists():
+			at.missing = at.missing[:len(at.missing)-1]
 			continue
-		}
-		next := join(done, part)
-		if len(next) > t.limits.Path {
-			return "", refused("%q leads to a path longer than %d bytes", clip(p), t.limits.Path)
-		}
-		info, err := t.root.Lstat(next)
-		if errors.Is(err, fs.ErrNotExist) {
-			done = next
+		case part == "..":
+			at.entry = m.fs.Parent(at.entry)
 			continue
 		}
-		if err != nil {
-			return "", failed(next, err)
+		next := erofs.Entry(0)
+		if at.exists() {
+			next = m.fs.Lookup(at.entry, part)
 		}
-		if info.Mode()&fs.ModeSymlink == 0 {
-			done = next
+		if next == 0 {
+			at.missing = append(at.missing, part)
+			continue
+		}
+		target, ok := m.fs.Target(next)
+		if !ok {
+			at.entry = next
 			continue
 		}
 		if links++; links > maxSymlinks {
-			return "", refused("%q leads through more than %d symlinks", clip(p), maxSymlinks)
-		}
-		target, err := t.root.Readlink(next)
-		if err != nil {
-			return "", failed(next, err)
+			return place{}, refused("%q leads through more than %d symlinks", clip(p), maxSymlinks)
 		}
 		if strings.HasPrefix(target, "/") {
-			done = "."
+			at.entry = erofs.Root
 		}
-		todo = append(strings.Split(target, "/"), todo...)
+		if todo = append(strings.Split(target, "/"), todo...); len(todo) > maxSteps {
+			return place{}, refused("%q leads through more than %d directories", clip(p), maxSteps)
+		}
 	}
-	return done, nil
+	return at, nil
 }
 
 // parent returns the directory that an entry goes into, made if need be.
-func (t *Tree) parent(dir string) (*parentDir, error) {
-	if p, ok := t.parents.open[dir]; ok {
-		return p, nil
-	}
-	resolved, err := t.resolve(dir)
+func (m *Image) parent(dir string) (erofs.Entry, error) {
+	at, err := m.resolve(dir)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	if strings.Count(resolved, "/") >= t.limits.Depth {
-		return nil, refused("%q leads deeper than %d directories", clip(dir), t.limits.Depth)
+	depth := len(at.missing)
+	for e := at.entry; e != erofs.Root; e = m.fs.Parent(e) {
+		depth++
 	}
-	if err := t.mkdirs(resolved); err != nil {
-		return nil, failed(dir, err)
+	if depth >= m.limits.Depth {
+		return 0, refused("%q leads deeper than %d directories", clip(dir), m.limits.Depth)
 	}
-	root, err := t.root.OpenRoot(resolved)
-	if err != nil {
-		return nil, failed(dir, err)
+	for _, name := range at.missing {
+		if !m.fs.IsDir(at.entry) {
+			break
+		}
+		if at.entry, err = m.fs.Mkdir(at.entry, name, implicit); err != nil {
+			return 0, err
+		}
+		m.wrote(at.entry)
 	}
-	handle, err := root.Open(".")
-	if err != nil {
-		_ = root.Close()
-		return nil, failed(dir, err)
+	if !m.fs.IsDir(at.entry) {
+		return 0, refused("%q is below a file", clip(dir))
 	}
-	p := &parentDir{path: resolved, root: root, handle: handle}
-	t.parents.add(dir, p)
-	return p, nil
-}
-
-// mkdirs makes the directories of a resolved path that no layer has named.
-func (t *Tree) mkdirs(p string) error {
-	if p == "." {
-		return nil
-	}
-	info, err := t.root.Lstat(p)
-	switch {
-	case err == nil && info.IsDir():
-		return nil
-	case err == nil:
-		return &fs.PathError{Op: "mkdir", Path: p, Err: syscall.ENOTDIR}
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	dir, _ := split(p)
-	if err := t.mkdirs(dir); err != nil {
-		return err
-	}
-	if err := t.root.Mkdir(p, 0o755); err != nil {
-		return err
-	}
-	t.times[p] = time.Unix(0, 0)
-	t.wrote(p)
-	return t.root.Chmod(p, 0o755) // whatever the umask
-}
-
-// parentDir is an open directory of the tree.
-type parentDir struct {
-	path   string // without symlinks
-	root   *os.Root
-	handle *os.File
-}
-
-func (p *parentDir) join(base string) string { return join(p.path, base) }
-
-// parentCache keeps the directories that entries went into lately. It must be
-// emptied whenever a directory or a symlink goes away.
-type parentCache struct{ open map[string]*parentDir }
-
-const maxParents = 64
-
-func newParentCache() parentCache { return parentCache{open: map[string]*parentDir{}} }
-
-func (c *parentCache) add(dir string, p *parentDir) {
-	if len(c.open) >= maxParents {
-		c.clear()
-	}
-	c.open[dir] = p
-}
-
-func (c *parentCache) clear() {
-	for _, p := range c.open {
-		_ = p.handle.Close() // only read from
-		_ = p.root.Close()
-	}
-	clear(c.open)
+	return at.entry, nil
 }

@@ -1,6 +1,10 @@
 package unpack
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/innerdock/innerdock/pkg/image/erofs"
+)
 
 // The names by which a layer hides what is below it, as the OCI image
 // specification has them.
@@ -11,49 +15,50 @@ const (
 )
 
 // whiteout hides one name of dir, or all that earlier layers put there.
-func (t *Tree) whiteout(dir, base string) error {
-	resolved, err := t.resolve(dir)
+func (m *Image) whiteout(dir, base string) error {
+	at, err := m.resolve(dir)
 	if err != nil {
 		return err
 	}
-	if base == whiteoutOpaque {
-		if !t.hideOnce(resolved) {
-			return nil
-		}
-		if err := t.clearBelow(resolved); err != nil {
-			return failed(dir, err)
-		}
-		return nil
-	}
-	if strings.HasPrefix(base, whiteoutMeta) {
-		return nil // aufs' own bookkeeping
-	}
 	name := strings.TrimPrefix(base, whiteoutPrefix)
-	if name == "" || name == "." || name == ".." {
-		return refused("%q hides no file", clip(join(dir, base)))
-	}
-	p := join(resolved, name)
-	if !t.hideOnce(p) {
+	switch {
+	case base != whiteoutOpaque && strings.HasPrefix(base, whiteoutMeta):
+		return nil // aufs' own bookkeeping
+	case name == "" || name == "." || name == "..":
+		return refused("%q hides no file", clip(base))
+	case !at.exists():
 		return nil
 	}
-	if err := t.clear(p, true); err != nil {
-		return failed(p, err)
+	hidden := at.entry
+	if base != whiteoutOpaque {
+		hidden = m.fs.Lookup(at.entry, name)
 	}
-	if !t.fresh[p] {
-		delete(t.dropped, p)
+	if hidden == 0 {
+		return nil
 	}
-	return nil
+	if base != whiteoutOpaque && m.fs.Marks(hidden).Written != m.layer {
+		return failed(name, m.fs.Remove(hidden))
+	}
+	return failed(name, m.clearBelow(hidden))
 }
 
-// inside reports whether p lies below dir.
-func inside(p, dir string) bool { return strings.HasPrefix(p, dir+"/") }
-
-// hideOnce reports whether p has not been hidden by this layer yet: a second
-// time there is nothing of earlier layers left, and looking costs time.
-func (t *Tree) hideOnce(p string) bool {
-	if t.hidden[p] {
-		return false
+// clearBelow removes from a directory what earlier layers wrote. Once for each
+// layer is enough, and more would cost time.
+func (m *Image) clearBelow(dir erofs.Entry) error {
+	if !m.fs.IsDir(dir) || m.fs.Marks(dir).Hidden == m.layer {
+		return nil
 	}
-	t.hidden[p] = true
-	return true
+	m.fs.Marks(dir).Hidden = m.layer
+	for e := range m.fs.Children(dir) {
+		if m.fs.Marks(e).Written == m.layer {
+			if err := m.clearBelow(e); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := m.fs.Remove(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }

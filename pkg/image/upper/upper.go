@@ -30,23 +30,33 @@ const (
 // excluded with them.
 var Excluded = []string{
 	"proc", "sys", "dev", "run/innerdock", ".innerdock", "var/lib/docker",
-	"etc/resolv.conf", "etc/hosts", "etc/hostname",
+	"etc/resolv.conf", "etc/hosts", "etc/hostname", "etc/machine-id",
 }
 
 // maxEntries is how many files a writable layer may have.
 const maxEntries = 4_000_000
 
+// Kept is where Docker's images are in a root; nothing else of a sandbox whose
+// Docker pulled them is part of an image.
+const Kept = "var/lib/innerdock"
+
 // ToLayer reads the tar of a writable layer from r, to its end, and writes an
 // OCI layer to w, without Excluded, device nodes, and files whose own names look
 // like whiteouts. Neither end is closed.
-func ToLayer(r io.Reader, w io.Writer) error {
+func ToLayer(r io.Reader, w io.Writer) error { return convert(r, w, "") }
+
+// KeptToLayer is ToLayer of what is below Kept alone.
+func KeptToLayer(r io.Reader, w io.Writer) error { return convert(r, w, Kept) }
+
+func convert(r io.Reader, w io.Writer, within string) error {
 	c := converter{
-		tr: tar.NewReader(r), tw: tar.NewWriter(w),
+		within: within,
+		tr:     tar.NewReader(r), tw: tar.NewWriter(w),
 		whiteouts: map[string]bool{}, skipped: map[string]bool{},
 	}
 	for n := 0; ; n++ {
 		if n > maxEntries {
-			return innerdock.Errorf(innerdock.CodeTooLarge, "the steps wrote more than %d files; remove some at the end of the step that made them", maxEntries)
+			return innerdock.Errorf(innerdock.CodeTooLarge, "what was written is more than the %d files that an image may hold; remove some, at the end of the step that made them", maxEntries)
 		}
 		hdr, err := c.tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -66,6 +76,7 @@ func ToLayer(r io.Reader, w io.Writer) error {
 }
 
 type converter struct {
+	within    string // what of it is converted; "": all
 	tr        *tar.Reader
 	tw        *tar.Writer
 	whiteouts map[string]bool // names that stand for deleted files
@@ -74,6 +85,9 @@ type converter struct {
 
 func (c *converter) entry(hdr *tar.Header) error {
 	name := relative(hdr.Name)
+	if c.within != "" && name != c.within && !strings.HasPrefix(name, c.within+"/") {
+		return nil
+	}
 	dir, base := path.Split(name)
 	if c.isWhiteout(hdr) {
 		c.whiteouts[name] = true
