@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -79,6 +80,23 @@ func makeServiceLink(h *netlink.Handle, name string, service netip.Addr) error {
 		return fmt.Errorf("giving %s the address %v: %w", name, service, err)
 	}
 	return h.LinkSetUp(link)
+}
+
+// hasServiceLink reports whether the interface is as makeServiceLink makes it.
+func hasServiceLink(h *netlink.Handle, name string, service netip.Addr) (bool, error) {
+	link, err := h.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	have, err := h.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return false, err
+	}
+	want := netlink.Addr{IPNet: ipNet(service, 32)}
+	return link.Attrs().Flags&net.FlagUp != 0 && slices.ContainsFunc(have, want.Equal), nil
 }
 
 func addServiceLink(h *netlink.Handle, name string) (netlink.Link, error) {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
 
 	"github.com/innerdock/innerdock"
@@ -89,6 +90,18 @@ func same(t *testing.T, when string, want, got []string) {
 	w, g := strings.Join(want, "\n"), strings.Join(got, "\n")
 	if counters.ReplaceAllString(w, "") != counters.ReplaceAllString(g, "") {
 		t.Errorf("%s there is\n%s\nwant\n%s", when, g, w)
+	}
+}
+
+// The first `ip netns add` of a machine makes the directory of names a mount;
+// names that were there before must still go.
+func TestNamesOutliveTheToolOfTheHost(t *testing.T) {
+	n := open(t, Config{})
+	attach(t, n, 1, Policy{})
+	shell(t, "ip netns add other")
+	defer shell(t, "ip netns del other")
+	if err := n.Detach(t.Context(), id(n.cfg.Prefix, 1)); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -298,6 +311,34 @@ func TestRulesComeBack(t *testing.T) {
 	must(t, reach(e.NetNS, at(publicIP, tcpPort), time.Second))
 	closed(t, e.NetNS, "10.0.0.5", hostAddr)
 	must(t, n.Detach(t.Context(), id("abcd", 1)))
+}
+
+// A reload of the host's network that takes the service interface, its address or
+// its being up leaves sandboxes with DNS.
+func TestTheServiceInterfaceComesBack(t *testing.T) {
+	n := open(t, Config{})
+	e := attach(t, n, 1, Policy{})
+	link := linkPrefix + n.cfg.Prefix
+	for _, command := range [][]string{
+		{"ip", "link", "delete", link},
+		{"ip", "address", "flush", "dev", link},
+		{"ip", "link", "set", link, "down"},
+	} {
+		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", command, err, out)
+		}
+		for _, transport := range []string{"udp", "tcp"} {
+			eventually(t, "DNS over "+transport+" after "+strings.Join(command, " "), func() bool {
+				m, err := ask(t, e, transport, "good.test.", dns.TypeA, time.Second)
+				return err == nil && slices.Equal(values(m), []string{publicIP})
+			})
+		}
+	}
+	must(t, n.Detach(t.Context(), id("abcd", 1)))
+	must(t, n.Close())
+	if _, err := net.InterfaceByName(link); err == nil {
+		t.Errorf("%s is left", link)
+	}
 }
 
 func TestTwoServers(t *testing.T) {

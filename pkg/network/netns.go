@@ -36,8 +36,8 @@ func (ns *namespace) close() {
 // makeNamespace makes a network namespace and gives it a name at path. Its
 // loopback is up; interfaces that it gets have no IPv6.
 func makeNamespace(path string, home netns.NsHandle) (*namespace, error) {
-	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
-		return nil, err
+	if err := prepareNames(); err != nil {
+		return nil, fmt.Errorf("preparing %s: %w", netnsDir, err)
 	}
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
 	if err != nil {
@@ -50,6 +50,32 @@ func makeNamespace(path string, home netns.NsHandle) (*namespace, error) {
 		return nil, errors.Join(fmt.Errorf("making the network namespace %s: %w", path, err), removeNamespace(path))
 	}
 	return ns, nil
+}
+
+// prepareNames makes the directory of names a shared mount of itself, as
+// `ip netns add` does when it is not one yet: that would lay the mount over ours,
+// and what is under it could not be unmounted by its name. The lock is the one
+// that ip takes.
+func prepareNames() error {
+	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
+		return err
+	}
+	dir, err := os.Open(netnsDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return err
+	}
+	err = unix.Mount("", netnsDir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	if err := unix.Mount(netnsDir, netnsDir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	return unix.Mount("", netnsDir, "none", unix.MS_SHARED|unix.MS_REC, "")
 }
 
 // apart calls fn on a thread that is in a new network namespace, and brings the

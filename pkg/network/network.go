@@ -44,7 +44,7 @@ type Network struct {
 	handle   *netlink.Handle
 	firewall *firewall
 	dns      *dnsproxy.Proxy
-	guard    *watcher
+	guards   []*watcher
 
 	undoForward func() error // takes back what was opened in others' chains
 
@@ -83,8 +83,8 @@ func Open(ctx context.Context, cfg Config) (_ *Network, err error) {
 	if err := n.claim(ctx); err != nil {
 		return nil, err
 	}
-	if n.guard, err = watch(context.WithoutCancel(ctx), n.log, n.mend); err != nil {
-		return nil, innerdock.Internal(err, "watching the host's packet filter")
+	if err := n.watch(context.WithoutCancel(ctx)); err != nil {
+		return nil, innerdock.Internal(err, "watching the host's network")
 	}
 	n.dns, err = dnsproxy.Listen(ctx, dnsproxy.Config{
 		Address: netip.AddrPortFrom(n.ServiceAddr(), dnsPort), Upstreams: cfg.Resolvers, Permit: n.permit, Log: n.log,
@@ -178,6 +178,36 @@ func (n *Network) remember() error {
 		n.byAddr[e.address] = e
 	}
 	return nil
+}
+
+// watch mends what changes on the host from now on, and what did before.
+func (n *Network) watch(ctx context.Context) error {
+	filter, err := watch(ctx, n.log, filterChanges, n.mend)
+	if err != nil {
+		return err
+	}
+	n.guards = append(n.guards, filter)
+	links, err := watch(ctx, n.log, linkChanges, n.mendServiceLink)
+	if err != nil {
+		return err
+	}
+	n.guards = append(n.guards, links)
+	n.mendServiceLink(ctx)
+	return nil
+}
+
+// mendServiceLink puts the service interface back: what listens on its address
+// goes on listening without it, and is reached again. A look alone changes
+// nothing, or it would be news itself.
+func (n *Network) mendServiceLink(context.Context) {
+	whole, err := hasServiceLink(n.handle, n.firewall.lead, n.ServiceAddr())
+	if err == nil && !whole {
+		n.log.Warn("the service interface was removed or changed by another program; making it again", "interface", n.firewall.lead)
+		err = makeServiceLink(n.handle, n.firewall.lead, n.ServiceAddr())
+	}
+	if err != nil {
+		n.log.Error("cannot mend the service interface; sandboxes have no DNS", "err", err)
+	}
 }
 
 // mend puts back what others on the host took away: our table, and the way
@@ -292,10 +322,10 @@ func (n *Network) stop() error {
 		err = n.dns.Close()
 		n.dns = nil
 	}
-	if n.guard != nil {
-		err = errors.Join(err, n.guard.close())
-		n.guard = nil
+	for _, guard := range n.guards {
+		err = errors.Join(err, guard.close())
 	}
+	n.guards = nil
 	return err
 }
 

@@ -11,11 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settle is how long the packet filter must be quiet before it is looked at:
-// reloads come in several transactions.
+// settle is how long what is watched must be quiet before it is looked at: reloads
+// come in several transactions.
 const settle = 100 * time.Millisecond
 
-// watcher calls back after every change of the host's nftables, whoever made it.
+// watched is what the kernel tells of: a family of netlink and groups of it.
+type watched struct {
+	family int
+	groups []uint32
+}
+
+var (
+	filterChanges = watched{unix.NETLINK_NETFILTER, []uint32{unix.NFNLGRP_NFTABLES}}
+	linkChanges   = watched{unix.NETLINK_ROUTE, []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR}}
+)
+
+// watcher calls back after every change on the host, whoever made it.
 type watcher struct {
 	conn   *netlink.Conn
 	cancel context.CancelCauseFunc
@@ -26,13 +37,15 @@ var errClosed = errors.New("the network was closed")
 
 // watch calls changed, never twice at once, until the watcher is closed or ctx
 // ends.
-func watch(ctx context.Context, log *slog.Logger, changed func(context.Context)) (*watcher, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+func watch(ctx context.Context, log *slog.Logger, what watched, changed func(context.Context)) (*watcher, error) {
+	conn, err := netlink.Dial(what.family, nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
-		return nil, errors.Join(err, conn.Close())
+	for _, group := range what.groups {
+		if err := conn.JoinGroup(group); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
 	}
 	w := &watcher{conn: conn}
 	ctx, w.cancel = context.WithCancelCause(ctx)
@@ -49,7 +62,7 @@ func (w *watcher) receive(events chan<- struct{}, log *slog.Logger) {
 	for {
 		if _, err := w.conn.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
 			if !errors.Is(err, unix.EBADF) {
-				log.Debug("no longer watching the packet filter", "err", err)
+				log.Debug("no longer watching the host's network", "err", err)
 			}
 			return
 		}
