@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -9,25 +10,49 @@ import (
 )
 
 func (c *Cache) serveBlob(w http.ResponseWriter, r *http.Request, route route) {
-	if file, err := c.store.open(route.digest); err == nil {
-		defer func() { _ = file.Close() }()
-		serveContent(w, r, route.digest, file)
-		return
+	if c.store.has(route.digest) {
+		if err := c.permit(r.Context(), route); err != nil {
+			c.missing(w, r, route, err)
+			return
+		}
+		file, err := c.store.open(route.digest)
+		if err == nil {
+			defer func() { _ = file.Close() }()
+			c.served.Add(1)
+			serveContent(w, r, route.digest, file.File)
+			return
+		}
+		if errors.Is(err, errCorrupt) {
+			c.complain("a stored blob was corrupt, it is fetched again", "image", route.name())
+		}
 	}
 	if r.Method == http.MethodHead {
 		c.headBlob(w, r, route)
 		return
 	}
+	c.fetchBlob(w, r, route)
+}
+
+// fetchBlob serves what is not stored: as it comes into the store, or past it.
+func (c *Cache) fetchBlob(w http.ResponseWriter, r *http.Request, route route) {
 	follower, err := c.downloads.follow(r.Context(), route)
-	if err != nil {
-		if r.Context().Err() == nil {
-			c.log.WarnContext(r.Context(), "image cache: no blob", "image", route.name(), "error", err)
-			c.missing(w, route, err)
-		}
+	if err == nil {
+		defer follower.close()
+		c.served.Add(1)
+		serveContent(w, r, route.digest, follower)
 		return
 	}
-	defer follower.close()
-	serveContent(w, r, route.digest, follower)
+	if errors.Is(err, errStore) {
+		var passing *passage
+		if passing, err = c.pass(r.Context(), route); err == nil {
+			defer passing.close()
+			c.served.Add(1)
+			c.downloaded.Add(1)
+			serveContent(w, r, route.digest, passing)
+			return
+		}
+	}
+	c.missing(w, r, route, err)
 }
 
 // serveContent sends content, or the range asked for. An error in the middle
@@ -45,7 +70,7 @@ func (c *Cache) headBlob(w http.ResponseWriter, r *http.Request, route route) {
 	defer cancel()
 	response, err := c.upstream.do(ctx, http.MethodHead, route.repository, "blobs/"+route.digest, nil)
 	if err != nil {
-		c.missing(w, route, err)
+		c.missing(w, r, route, err)
 		return
 	}
 	_ = response.Body.Close()

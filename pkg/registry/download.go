@@ -16,33 +16,36 @@ import (
 )
 
 const (
-	maxDownloads = 16 // at once
-	maxAttempts  = 4  // of one download; each goes on where the last was cut
+	maxDownloads = 64 // at once
+	maxAttempts  = 4  // of one download; each goes on where the one before was cut
+	viaMirrors   = 2  // of them; then mirrors that cut it are left out
 	retryPause   = 200 * time.Millisecond
 	stallTimeout = 30 * time.Second // without a byte
-	chunk        = 256 << 10
+	chunk        = 128 << 10
+	reserveStep  = 8 << 20 // of the store, where upstream does not tell a size
 )
 
-// downloads are the blobs on their way. All who ask for one follow the same
-// download, and see its bytes as they come.
+// downloads are the blobs on their way. All who ask for one in a repository follow
+// the same download, and see its bytes as they come.
 type downloads struct {
 	cache *Cache
 	slots chan struct{}
 
-	mu       sync.Mutex
-	byDigest map[string]*download
+	mu      sync.Mutex
+	running map[route]*download
 }
 
 func (d *downloads) init(c *Cache) {
-	d.cache, d.slots, d.byDigest = c, make(chan struct{}, maxDownloads), map[string]*download{}
+	d.cache, d.slots, d.running = c, make(chan struct{}, maxDownloads), map[route]*download{}
 }
 
 // download is one blob on its way into a temporary file.
 type download struct {
 	route  route
-	file   *os.File // written by run only; followers open it again
-	path   string   // of the temporary file
+	file   *os.File // written by run only
+	copied *os.File // the same, for the followers; the last one closes it
 	sum    hash.Hash
+	room   int64 // reserved in the store
 	cancel context.CancelFunc
 
 	followers int // of downloads.mu
@@ -63,25 +66,17 @@ func (d *downloads) follow(ctx context.Context, route route) (*follower, error) 
 		return nil, err
 	}
 	f := &follower{ctx: ctx, download: one, downloads: d}
-	size, err := one.awaitSize(ctx)
-	if err == nil {
-		f.file, err = os.Open(one.path)
-	}
-	if errors.Is(err, os.ErrNotExist) {
-		f.file, err = d.cache.store.open(route.digest) // it was quick
-	}
-	if err != nil {
+	if f.size, err = one.awaitSize(ctx); err != nil {
 		f.close()
 		return nil, err
 	}
-	f.size = size
 	return f, nil
 }
 
 func (d *downloads) join(route route) (*download, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if one := d.byDigest[route.digest]; one != nil {
+	if one := d.running[route]; one != nil {
 		one.followers++
 		return one, nil
 	}
@@ -89,16 +84,22 @@ func (d *downloads) join(route route) (*download, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errStore, err)
 	}
+	copied, err := os.Open(file.Name())
+	if err != nil {
+		discard(file)
+		return nil, fmt.Errorf("%w: %w", errStore, err)
+	}
 	if !d.cache.work.begin() {
+		_ = copied.Close()
 		discard(file)
 		return nil, errClosed
 	}
 	ctx, cancel := context.WithCancel(d.cache.ctx)
 	one := &download{
-		route: route, file: file, path: file.Name(), sum: sha256.New(), cancel: cancel,
+		route: route, file: file, copied: copied, sum: sha256.New(), cancel: cancel,
 		followers: 1, changed: make(chan struct{}), size: -1,
 	}
-	d.byDigest[route.digest] = one
+	d.running[route] = one
 	go func() {
 		defer d.cache.work.group.Done()
 		defer cancel()
@@ -114,13 +115,14 @@ func (d *downloads) leave(one *download) {
 	if one.followers--; one.followers == 0 {
 		one.cancel()
 		d.remove(one)
+		_ = one.copied.Close()
 	}
 }
 
 // remove lets the next request begin afresh. Call with mu held.
 func (d *downloads) remove(one *download) {
-	if d.byDigest[one.route.digest] == one {
-		delete(d.byDigest, one.route.digest)
+	if d.running[one.route] == one {
+		delete(d.running, one.route)
 	}
 }
 
@@ -129,8 +131,18 @@ func (d *downloads) run(ctx context.Context, one *download) {
 	err := d.fetch(ctx, one)
 	if err != nil {
 		discard(one.file)
+	} else if err = d.cache.store.commit(one.file, one.route.digest); err != nil {
+		err = fmt.Errorf("%w: %w", errStore, err)
 	} else {
-		err = d.cache.store.commit(one.file, one.route.digest)
+		d.cache.downloaded.Add(1)
+		d.cache.shown(one.route.repository, one.route.digest)
+	}
+	d.cache.store.release(one.room)
+	switch {
+	case isRefusal(err):
+		d.cache.refused(one.route, err)
+	case errors.Is(err, errStore):
+		d.cache.complain("a blob is passed through, it was not stored", "image", one.route.name(), "error", err)
 	}
 	d.mu.Lock()
 	d.remove(one)
@@ -146,7 +158,11 @@ func (d *downloads) fetch(ctx context.Context, one *download) error {
 		return context.Cause(ctx)
 	}
 	for attempt := 1; ; attempt++ {
-		err := d.attempt(ctx, one)
+		from := d.cache.upstream
+		if attempt > viaMirrors {
+			from = from.last()
+		}
+		err := d.attempt(ctx, one, from)
 		if err == nil {
 			break
 		}
@@ -168,7 +184,7 @@ func worthRepeating(err error) bool {
 	if errors.As(err, &answer) {
 		return answer.status >= http.StatusInternalServerError
 	}
-	return !errors.Is(err, errUnreachable) && !errors.Is(err, errTooLarge) && !errors.Is(err, errStore)
+	return !errors.Is(err, errUnreachable) && !errors.Is(err, errStore)
 }
 
 // pause waits, and tells whether ctx still lives.
@@ -184,7 +200,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // attempt asks for the bytes that are still missing.
-func (d *downloads) attempt(ctx context.Context, one *download) error {
+func (d *downloads) attempt(ctx context.Context, one *download, from chain) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	header, offset, size := http.Header{}, one.received(), one.total()
@@ -194,13 +210,15 @@ func (d *downloads) attempt(ctx context.Context, one *download) error {
 	if offset > 0 && size >= 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, size-1))
 	}
-	response, err := d.cache.upstream.do(ctx, http.MethodGet, one.route.repository, "blobs/"+one.route.digest, header)
+	response, err := from.do(ctx, http.MethodGet, one.route.repository, "blobs/"+one.route.digest, header)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = response.Body.Close() }()
-	if offset == 0 && response.ContentLength > d.cache.max {
-		return errTooLarge
+	if offset == 0 && response.ContentLength >= 0 {
+		if err := d.ensure(one, response.ContentLength); err != nil {
+			return err
+		}
 	}
 	if response.StatusCode == http.StatusPartialContent &&
 		!strings.HasPrefix(response.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset)) {
@@ -217,7 +235,19 @@ func (d *downloads) attempt(ctx context.Context, one *download) error {
 			return err
 		}
 	}
-	return one.copy(body, d.cache.max)
+	return d.copy(one, body)
+}
+
+// ensure reserves room in the store for a blob of a size.
+func (d *downloads) ensure(one *download, size int64) error {
+	if size <= one.room {
+		return nil
+	}
+	if err := d.cache.store.reserve(size - one.room); err != nil {
+		return fmt.Errorf("%w: %w", errStore, err)
+	}
+	one.room = size
+	return nil
 }
 
 // watched is a body whose stall timer starts again with every read.
@@ -234,14 +264,16 @@ func (w *watched) Read(p []byte) (int, error) {
 
 // copy appends what comes. The last byte of a blob is shown to followers only
 // when its digest was right, so nobody gets a whole wrong one.
-func (one *download) copy(body io.Reader, limit int64) error {
+func (d *downloads) copy(one *download, body io.Reader) error {
 	buffer := make([]byte, chunk)
 	for {
 		n, err := body.Read(buffer)
-		if one.received()+int64(n) > limit {
-			return errTooLarge
-		}
 		if n > 0 {
+			if needed := one.received() + int64(n); needed > one.room {
+				if err := d.ensure(one, needed+reserveStep); err != nil {
+					return err
+				}
+			}
 			if _, err := one.file.Write(buffer[:n]); err != nil {
 				return fmt.Errorf("%w: %w", errStore, err)
 			}
@@ -346,9 +378,9 @@ type follower struct {
 	ctx       context.Context
 	download  *download
 	downloads *downloads
-	file      *os.File
 	size      int64
 	offset    int64
+	instead   *passage // once the download has failed for want of room
 }
 
 // Read implements io.Reader; it waits for bytes.
@@ -356,39 +388,66 @@ func (f *follower) Read(p []byte) (int, error) {
 	if f.offset >= f.size {
 		return 0, io.EOF
 	}
+	n, err := f.read(p)
+	f.offset += int64(n)
+	return n, err
+}
+
+func (f *follower) read(p []byte) (int, error) {
 	readable, err := f.download.await(f.ctx, f.offset)
-	if err != nil {
+	switch {
+	case errors.Is(err, errStore):
+		return f.passOn(p)
+	case err != nil:
 		return 0, err
-	}
-	if f.offset >= readable {
+	case f.offset >= readable:
 		return 0, io.ErrUnexpectedEOF
 	}
-	n, err := f.file.ReadAt(p[:min(int64(len(p)), readable-f.offset)], f.offset)
-	f.offset += int64(n)
+	n, err := f.download.copied.ReadAt(p[:min(int64(len(p)), readable-f.offset)], f.offset)
 	if n > 0 {
 		err = nil
 	}
 	return n, err
 }
 
+// passOn goes on where the store could not.
+func (f *follower) passOn(p []byte) (int, error) {
+	if f.instead == nil {
+		passing, err := f.downloads.cache.pass(f.ctx, f.download.route)
+		if err != nil {
+			return 0, err
+		}
+		f.instead = passing
+	}
+	if _, err := f.instead.Seek(f.offset, io.SeekStart); err != nil {
+		return 0, err
+	}
+	return f.instead.Read(p)
+}
+
 // Seek implements io.Seeker.
 func (f *follower) Seek(offset int64, whence int) (int64, error) {
+	return seek(&f.offset, f.size, offset, whence)
+}
+
+// seek moves a position in a blob of a size.
+func seek(position *int64, size, offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
-		offset += f.offset
+		offset += *position
 	case io.SeekEnd:
-		offset += f.size
+		offset += size
 	}
 	if offset < 0 {
 		return 0, errors.New("seek before the beginning")
 	}
-	f.offset = offset
+	*position = offset
 	return offset, nil
 }
 
 func (f *follower) close() {
-	if f.file != nil {
-		_ = f.file.Close()
+	if f.instead != nil {
+		f.instead.close()
 	}
 	f.downloads.leave(f.download)
 }

@@ -27,6 +27,14 @@ func (r route) name() string {
 	return name + ":" + r.tag
 }
 
+// path is where a registry has it, in its repository.
+func (r route) path() string {
+	if r.blob {
+		return "blobs/" + r.digest
+	}
+	return "manifests/" + r.tag + r.digest
+}
+
 // parsePath reads /v2/NAME/manifests/REFERENCE and /v2/NAME/blobs/DIGEST.
 func parsePath(path string) (route, bool) {
 	rest, ok := strings.CutPrefix(path, "/v2/")

@@ -10,12 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 
 	"github.com/innerdock/innerdock"
@@ -24,7 +26,7 @@ import (
 func TestPullsThroughAndServesFromTheStoreWhenUpstreamIsAway(t *testing.T) {
 	h := newHub(t)
 	img := h.push("library/thing", "1", 100<<10)
-	m := newMirror(t, Config{Upstream: h.server.URL})
+	m := newMirror(t, Config{Upstreams: []string{h.server.URL}})
 	m.mustPull("library/thing:1", img)
 	m.mustPull("thing:1", img) // without a namespace
 	if n := h.count("GET blobs"); n != 2 {
@@ -41,7 +43,7 @@ func TestPullsThroughAndServesFromTheStoreWhenUpstreamIsAway(t *testing.T) {
 func TestTagsAreAskedForEachTime(t *testing.T) {
 	h := newHub(t)
 	old := h.push("library/thing", "latest", 1000)
-	m := newMirror(t, Config{Upstream: h.server.URL})
+	m := newMirror(t, Config{Upstreams: []string{h.server.URL}})
 	m.mustPull("thing", old)
 	fresh := h.push("library/thing", "latest", 1000)
 	m.mustPull("thing", fresh)
@@ -54,7 +56,7 @@ func TestConcurrentPullsShareOneDownload(t *testing.T) {
 	img := h.push("library/big", "1", 1<<20)
 	gate := make(chan struct{})
 	h.fail(blobsOnly(slow(gate)))
-	m := newMirror(t, Config{Upstream: h.server.URL})
+	m := newMirror(t, Config{Upstreams: []string{h.server.URL}})
 	var group sync.WaitGroup
 	failures := make(chan error, 10)
 	for range 10 {
@@ -68,7 +70,7 @@ func TestConcurrentPullsShareOneDownload(t *testing.T) {
 	waitFor(t, "all pulls to follow the download", func() bool {
 		m.cache.downloads.mu.Lock()
 		defer m.cache.downloads.mu.Unlock()
-		one := m.cache.downloads.byDigest[digest]
+		one := m.cache.downloads.running[bigBlob(digest)]
 		return one != nil && one.followers == 10
 	})
 	close(gate)
@@ -100,7 +102,7 @@ func TestFaultsUpstream(t *testing.T) {
 			h := newHub(t)
 			img := h.push("library/thing", "1", 300<<10)
 			h.fail(test.fault)
-			m := newMirror(t, Config{Upstream: h.server.URL})
+			m := newMirror(t, Config{Upstreams: []string{h.server.URL}})
 			_, err := m.pull("thing:1")
 			_, digest := layerOf(t, img)
 			if (err == nil) != test.works {
@@ -172,7 +174,7 @@ func TestFaultyManifestsAreRefused(t *testing.T) {
 	}
 	for name, f := range map[string]fault{"corrupt": corrupt, "too large": huge, "not a manifest": page, "cut": cut} {
 		t.Run(name, func(t *testing.T) {
-			m := newMirror(t, Config{Upstream: h.server.URL})
+			m := newMirror(t, Config{Upstreams: []string{h.server.URL}})
 			h.fail(manifests(f))
 			for _, reference := range []string{"1", mustDigest(t, img)} {
 				response, body := m.get(http.MethodGet, "/v2/library/thing/manifests/"+reference, nil)
@@ -188,8 +190,8 @@ func TestFaultyManifestsAreRefused(t *testing.T) {
 
 func TestMissingImages(t *testing.T) {
 	h := newHub(t)
-	online := newMirror(t, Config{Upstream: h.server.URL})
-	offline := newMirror(t, Config{Upstream: closedPort(t)})
+	online := newMirror(t, Config{Upstreams: []string{h.server.URL}})
+	offline := newMirror(t, Config{Upstreams: []string{closedPort(t)}})
 	if !online.cache.Reachable(t.Context()) || offline.cache.Reachable(t.Context()) {
 		t.Error("Reachable does not tell a registry that answers from one that does not")
 	}
@@ -222,10 +224,10 @@ func TestMissingImages(t *testing.T) {
 }
 
 func TestUnreachableUpstreamIsRemembered(t *testing.T) {
-	m := newMirror(t, Config{Upstream: closedPort(t)})
+	m := newMirror(t, Config{Upstreams: []string{closedPort(t)}})
 	var dials atomic.Int64
-	dial := m.cache.upstream.transport.DialContext
-	m.cache.upstream.transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+	dial := m.cache.upstream[0].transport.DialContext
+	m.cache.upstream[0].transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		dials.Add(1)
 		return dial(ctx, network, address)
 	}
@@ -237,9 +239,7 @@ func TestUnreachableUpstreamIsRemembered(t *testing.T) {
 	if first == 0 || dials.Load() != first {
 		t.Errorf("upstream was dialled %d times at first and %d times after it did not answer", first, dials.Load()-first)
 	}
-	m.cache.upstream.mu.Lock()
-	m.cache.upstream.retry = time.Now()
-	m.cache.upstream.mu.Unlock()
+	m.passUnreachable()
 	m.get(http.MethodGet, "/v2/library/b/manifests/1", nil)
 	if dials.Load() == first {
 		t.Error("upstream is never tried again")
@@ -254,7 +254,7 @@ func TestRangesAndHeads(t *testing.T) {
 	must(t, err)
 	whole, err := io.ReadAll(content)
 	must(t, err)
-	m := newMirror(t, Config{Upstream: h.server.URL})
+	m := newMirror(t, Config{Upstreams: []string{h.server.URL}})
 	path := "/v2/library/thing/blobs/" + digest
 	head := func(state string) {
 		response, _ := m.get(http.MethodHead, path, nil)
@@ -290,7 +290,7 @@ func TestRestartKeepsContentAndForgetsHalves(t *testing.T) {
 	h := newHub(t)
 	img := h.push("library/thing", "1", 100<<10)
 	dir := t.TempDir()
-	first := newMirror(t, Config{Dir: dir, Upstream: h.server.URL})
+	first := newMirror(t, Config{Dir: dir, Upstreams: []string{h.server.URL}})
 	first.mustPull("thing:1", img)
 	if _, err := Open(Config{Dir: dir}); innerdock.CodeOf(err) != innerdock.CodeConflict {
 		t.Errorf("two caches on one directory: %v, want a conflict", err)
@@ -298,7 +298,7 @@ func TestRestartKeepsContentAndForgetsHalves(t *testing.T) {
 	first.stop()
 	must(t, os.WriteFile(filepath.Join(dir, "incoming", "new-half"), []byte("half"), 0o600))
 	h.server.Close()
-	second := newMirror(t, Config{Dir: dir, Upstream: h.server.URL})
+	second := newMirror(t, Config{Dir: dir, Upstreams: []string{h.server.URL}})
 	second.mustPull("thing:1", img)
 	noHalves(t, dir)
 }
@@ -307,7 +307,7 @@ func TestCloseInTheMiddleOfADownloadLeavesNoHalf(t *testing.T) {
 	h := newHub(t)
 	img := h.push("library/big", "1", 1<<20)
 	h.fail(blobsOnly(slow(nil)))
-	m := newMirror(t, Config{Upstream: h.server.URL})
+	m := newMirror(t, Config{Upstreams: []string{h.server.URL}})
 	ended := make(chan error, 1)
 	go func() {
 		_, err := m.pull("big:1")
@@ -316,7 +316,7 @@ func TestCloseInTheMiddleOfADownloadLeavesNoHalf(t *testing.T) {
 	_, digest := layerOf(t, img)
 	waitFor(t, "the download to begin", func() bool {
 		m.cache.downloads.mu.Lock()
-		one := m.cache.downloads.byDigest[digest]
+		one := m.cache.downloads.running[bigBlob(digest)]
 		m.cache.downloads.mu.Unlock()
 		return one != nil && one.received() > 0
 	})
@@ -352,7 +352,7 @@ func TestAKilledProcessLeavesNoHalf(t *testing.T) {
 	_ = child.Wait() // it was killed
 	h.server.CloseClientConnections()
 	h.fail(nil)
-	m := newMirror(t, Config{Dir: dir, Upstream: h.server.URL})
+	m := newMirror(t, Config{Dir: dir, Upstreams: []string{h.server.URL}})
 	noHalves(t, dir)
 	if m.cache.store.has(digest) {
 		t.Error("half a blob was stored")
@@ -364,10 +364,10 @@ func TestADownloadThatNobodyFollowsEnds(t *testing.T) {
 	h := newHub(t)
 	img := h.push("library/big", "1", 1<<20)
 	h.fail(blobsOnly(slow(nil)))
-	m := newMirror(t, Config{Upstream: h.server.URL})
+	m := newMirror(t, Config{Upstreams: []string{h.server.URL}})
 	_, digest := layerOf(t, img)
 	ctx, cancel := context.WithCancel(t.Context())
-	f, err := m.cache.downloads.follow(ctx, route{repository: "library/big", digest: digest, blob: true})
+	f, err := m.cache.downloads.follow(ctx, bigBlob(digest))
 	must(t, err)
 	cancel()
 	if _, err := io.Copy(io.Discard, f); !errors.Is(err, context.Canceled) {
@@ -384,7 +384,7 @@ func TestSeededImages(t *testing.T) {
 	img, err := random.Image(50<<10, 2)
 	must(t, err)
 	dir := t.TempDir()
-	offline := newMirror(t, Config{Dir: dir, Upstream: closedPort(t)})
+	offline := newMirror(t, Config{Dir: dir, Upstreams: []string{closedPort(t)}})
 	must(t, offline.cache.Seed(t.Context(), "thing", img))
 	if !offline.cache.Seeded("thing:latest") || offline.cache.Seeded("other") {
 		t.Error("Seeded does not know what was seeded")
@@ -396,7 +396,7 @@ func TestSeededImages(t *testing.T) {
 	offline.stop()
 
 	h := newHub(t)
-	online := newMirror(t, Config{Dir: dir, Upstream: h.server.URL})
+	online := newMirror(t, Config{Dir: dir, Upstreams: []string{h.server.URL}})
 	online.mustPull("thing", img) // upstream has none
 	newer := h.push("library/thing", "latest", 1000)
 	online.mustPull("thing", newer)
@@ -405,11 +405,54 @@ func TestSeededImages(t *testing.T) {
 	online.mustPull("thing@"+mustDigest(t, img), img)
 }
 
+// offers has one image, and notes what it was asked for.
+type offers struct {
+	ref   string
+	img   v1.Image
+	asked []string
+	held  int
+}
+
+func (o *offers) Offer(_ context.Context, ref string) (v1.Image, func(), error) {
+	o.asked = append(o.asked, ref)
+	if ref != o.ref {
+		return nil, nil, innerdock.Errorf(innerdock.CodeImageNotFound, "no %s", ref)
+	}
+	o.held++
+	return o.img, func() { o.held-- }, nil
+}
+
+// What is offered is served where upstream has no answer, is taken once, and takes
+// nobody's place.
+func TestOffers(t *testing.T) {
+	img, err := random.Image(50<<10, 2)
+	must(t, err)
+	offline := newMirror(t, Config{Upstreams: []string{closedPort(t)}})
+	o := &offers{ref: "docker.io/library/python:3.11", img: img}
+	offline.cache.UseOffers(o)
+	offline.mustPull("python:3.11", img)
+	offline.mustPull("python:3.11", img)
+	offline.wantMissing("/v2/library/python/manifests/3.12")
+	if want := []string{o.ref, "docker.io/library/python:3.12"}; !slices.Equal(slices.Compact(o.asked), want) || o.held != 0 {
+		t.Errorf("asked for %q, and %d are held", o.asked, o.held)
+	}
+
+	h := newHub(t)
+	online := newMirror(t, Config{Upstreams: []string{h.server.URL}})
+	o.asked = nil
+	online.cache.UseOffers(o)
+	online.wantMissing("/v2/library/python/manifests/3.11") // upstream says that there is none
+	online.mustPull("python:3.12", h.push("library/python", "3.12", 1000))
+	if len(o.asked) != 0 {
+		t.Errorf("asked for %q although upstream answers", o.asked)
+	}
+}
+
 func TestTheStoreKeepsToItsSize(t *testing.T) {
 	h := newHub(t)
 	seeded, err := random.Image(400<<10, 1)
 	must(t, err)
-	m := newMirror(t, Config{Upstream: h.server.URL, MaxBytes: 1 << 20})
+	m := newMirror(t, Config{Upstreams: []string{h.server.URL}, MaxBytes: 1 << 20})
 	must(t, m.cache.Seed(t.Context(), "seeded", seeded))
 	first := h.push("library/first", "1", 400<<10)
 	second := h.push("library/second", "1", 400<<10)
@@ -438,15 +481,16 @@ func TestTheStoreKeepsToItsSize(t *testing.T) {
 		t.Error("a seeded image was removed")
 	}
 	huge := h.push("library/huge", "1", 2<<20)
-	if _, err := m.pull("huge:1"); err == nil {
-		_, digest := layerOf(t, huge)
-		t.Errorf("an image larger than the store was taken: %v", m.cache.store.has(digest))
+	m.mustPull("huge:1", huge) // passed through
+	if _, digest := layerOf(t, huge); m.cache.store.has(digest) {
+		t.Error("an image larger than the store was stored")
 	}
+	noHalves(t, m.dir)
 }
 
 func TestOpenRefusesAWrongUpstream(t *testing.T) {
-	for _, upstream := range []string{"docker.io", "ftp://x", "https://", "://"} {
-		if _, err := Open(Config{Dir: t.TempDir(), Upstream: upstream}); innerdock.CodeOf(err) != innerdock.CodeInvalid {
+	for _, upstream := range []string{"docker.io", "ftp://x", "https://", "://", "https://u:p@x", "https://x/path"} {
+		if _, err := Open(Config{Dir: t.TempDir(), Upstreams: []string{upstream}}); innerdock.CodeOf(err) != innerdock.CodeInvalid {
 			t.Errorf("%q: %v", upstream, err)
 		}
 	}

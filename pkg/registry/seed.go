@@ -47,7 +47,7 @@ func hubTag(ref string) (string, error) {
 		return "", innerdock.Errorf(innerdock.CodeInvalid,
 			"%q is not a name with a tag on Docker Hub, such as nginx:latest", ref)
 	}
-	return "docker.io/" + tag.RepositoryStr() + ":" + tag.TagStr(), nil
+	return refPrefix + tag.RepositoryStr() + ":" + tag.TagStr(), nil
 }
 
 func (c *Cache) seed(ctx context.Context, tag string, img v1.Image) error {
@@ -74,7 +74,8 @@ func (c *Cache) seed(ctx context.Context, tag string, img v1.Image) error {
 		}
 		needed = append(needed, digest.String())
 	}
-	c.store.pin(needed)
+	repository, _ := cutTag(tag)
+	c.store.pin(repository, needed)
 	for _, layer := range layers {
 		if err := c.seedLayer(ctx, layer); err != nil {
 			return err

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,24 +26,45 @@ const (
 	maxTags          = 4096 // pulled ones; the oldest go first
 )
 
-// store is an OCI image layout with a limit. Every change is one rename, so a
-// process that dies leaves the state before or after it.
+// store is an OCI image layout with a limit, and beside it a mark for each blob
+// and repository in which it is public. Every change is one rename, so a process
+// that dies leaves the state before or after it.
 type store struct {
 	dir  string
 	max  int64
 	lock *os.File
 
-	mu     sync.Mutex
-	index  v1.IndexManifest
-	blobs  map[string]*blob // by digest
-	pinned map[string]bool  // digests that seeded images need, and that Seed is storing
-	size   int64            // of the blobs that are not pinned
+	mu       sync.Mutex
+	index    v1.IndexManifest
+	blobs    map[string]*blob           // by digest
+	pinned   map[string]map[string]bool // digests that seeded images need, and in which repositories
+	size     int64                      // of the blobs that are not pinned
+	reserved int64                      // for what is on its way
 }
 
+// blob is what the store knows of a file. Its fields are guarded by store.mu.
 type blob struct {
-	size int64
-	used time.Time
+	size    int64
+	used    time.Time
+	public  map[string]bool // the repositories in which upstream has shown it
+	readers int
+
+	check    sync.Mutex // held while the content is checked
+	verified time.Time  // when it last was
+	stamp    stamp      // and of which file
 }
+
+// stamp tells a file from one that was changed.
+type stamp struct {
+	size     int64
+	modified time.Time
+}
+
+func stampOf(info fs.FileInfo) stamp { return stamp{info.Size(), info.ModTime()} }
+
+// verifyEvery is how long the content of a blob that was right is taken for right
+// while its file does not change.
+const verifyEvery = time.Hour
 
 func openStore(dir string, limit int64) (*store, error) {
 	s := &store{dir: dir, max: limit}
@@ -69,25 +89,58 @@ func openStore(dir string, limit int64) (*store, error) {
 
 func (s *store) close() error { return s.lock.Close() }
 
+// load reads what is there. It writes nothing that is not missing, so that it
+// works on a full disk.
 func (s *store) load() error {
-	if err := os.RemoveAll(s.incoming()); err != nil {
+	if err := s.clearIncoming(); err != nil {
 		return err
 	}
+	mark := filepath.Join(s.dir, "oci-layout")
+	if _, err := os.Stat(mark); errors.Is(err, fs.ErrNotExist) {
+		if err := s.write(mark, []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
+			return err
+		}
+	}
+	if err := s.loadIndex(); err != nil {
+		return err
+	}
+	if err := s.scan(); err != nil {
+		return err
+	}
+	s.repin()
+	return s.loadGrants()
+}
+
+// clearIncoming removes what an earlier process left half done.
+func (s *store) clearIncoming() error {
 	if err := os.MkdirAll(s.incoming(), 0o700); err != nil {
 		return err
 	}
-	if err := s.write(filepath.Join(s.dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
+	left, err := os.ReadDir(s.incoming())
+	for _, entry := range left {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(s.incoming(), entry.Name())))
+	}
+	return err
+}
+
+// loadIndex reads the tags. An index that cannot be read is put aside: the
+// tags come again, from upstream.
+func (s *store) loadIndex() error {
+	empty := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
+	s.index = empty
+	path := filepath.Join(s.dir, "index.json")
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	s.index = v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
-	raw, err := os.ReadFile(filepath.Join(s.dir, "index.json"))
-	if err == nil {
-		err = json.Unmarshal(raw, &s.index)
+	if err := json.Unmarshal(raw, &s.index); err != nil {
+		s.index = empty
+		return os.Rename(path, path+".broken")
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return s.scan()
+	return nil
 }
 
 // scan learns which blobs are there.
@@ -98,14 +151,24 @@ func (s *store) scan() error {
 		return err
 	}
 	for _, entry := range entries {
+		digest := "sha256:" + entry.Name()
 		info, err := entry.Info()
 		if err != nil {
 			return err
 		}
-		s.blobs["sha256:"+entry.Name()] = &blob{size: info.Size(), used: info.ModTime()}
+		if info.Mode().IsRegular() && digestForm.MatchString(digest) {
+			s.blobs[digest] = &blob{size: info.Size(), used: usedAt(info), public: map[string]bool{}}
+		}
 	}
-	s.repin()
 	return nil
+}
+
+// usedAt is when a blob was last read, as touch noted it.
+func usedAt(info fs.FileInfo) time.Time {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return time.Unix(stat.Atim.Sec, stat.Atim.Nsec)
+	}
+	return info.ModTime()
 }
 
 func (s *store) incoming() string { return filepath.Join(s.dir, "incoming") }
@@ -140,24 +203,87 @@ func publish(file *os.File, path string) error {
 	return err
 }
 
-// open returns a blob, or fs.ErrNotExist.
-func (s *store) open(digest string) (*os.File, error) {
+// content is a blob that is being read: it is not removed to make room.
+type content struct {
+	*os.File
+	done func()
+}
+
+func (c content) Close() error {
+	c.done()
+	return c.File.Close()
+}
+
+// open returns a blob, or fs.ErrNotExist. The content is checked against the
+// digest from time to time; a wrong one is removed, and is not there then.
+func (s *store) open(digest string) (content, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	found, ok := s.blobs[digest]
 	if !ok {
-		return nil, fs.ErrNotExist
+		s.mu.Unlock()
+		return content{}, fs.ErrNotExist
 	}
 	file, err := os.Open(s.path(digest))
 	if err != nil {
 		s.forget(digest) // removed behind our back
-		return nil, err
+		s.mu.Unlock()
+		return content{}, err
 	}
-	if now := time.Now(); now.Sub(found.used) > time.Minute {
-		found.used = now
-		_ = os.Chtimes(file.Name(), now, now) // only the order of removal depends on it
+	s.touch(found, file.Name())
+	found.readers++
+	s.mu.Unlock()
+	c := content{file, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		found.readers--
+	}}
+	if err := s.verify(found, file, digest); err != nil {
+		_ = c.Close()
+		return content{}, err
 	}
-	return file, nil
+	return c, nil
+}
+
+// touch notes that a blob is used now. Call with mu held.
+func (s *store) touch(b *blob, path string) {
+	if now := time.Now(); now.Sub(b.used) > time.Minute {
+		b.used = now
+		_ = os.Chtimes(path, now, time.Time{}) // only the order of removal depends on it
+	}
+}
+
+// verify checks a blob's content, unless that was done lately.
+func (s *store) verify(b *blob, file *os.File, digest string) error {
+	b.check.Lock()
+	defer b.check.Unlock()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if b.stamp == stampOf(info) && time.Since(b.verified) < verifyEvery {
+		return nil
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, file); err != nil {
+		return s.drop(b, digest, err)
+	}
+	if "sha256:"+hex.EncodeToString(sum.Sum(nil)) != digest {
+		return s.drop(b, digest, errCorrupt)
+	}
+	b.verified, b.stamp = time.Now(), stampOf(info)
+	_, err = file.Seek(0, io.SeekStart)
+	return err
+}
+
+// drop removes a blob that cannot be read or is wrong, if it is still that one.
+func (s *store) drop(b *blob, digest string, why error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blobs[digest] == b {
+		_ = os.Remove(s.path(digest))
+		s.forget(digest)
+	}
+	return errors.Join(fs.ErrNotExist, why)
 }
 
 // read returns a small blob whole.
@@ -195,19 +321,23 @@ func (s *store) commit(file *os.File, digest string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forget(digest)
-	s.blobs[digest] = &blob{size: info.Size(), used: time.Now()}
-	if !s.pinned[digest] {
+	fresh := &blob{size: info.Size(), used: time.Now(), public: map[string]bool{},
+		verified: time.Now(), stamp: stampOf(info)}
+	if old, ok := s.blobs[digest]; ok {
+		fresh.public = old.public
+		s.uncount(digest, old)
+	}
+	s.blobs[digest] = fresh
+	if s.pinned[digest] == nil {
 		s.size += info.Size()
 	}
-	s.shrink(digest)
+	s.shrink(digest, s.max)
 	return nil
 }
 
 // put stores content and returns its digest.
 func (s *store) put(content []byte) (string, error) {
-	sum := sha256.Sum256(content)
-	digest := "sha256:" + hex.EncodeToString(sum[:])
+	digest := digestOf(content)
 	if s.has(digest) {
 		return digest, nil
 	}
@@ -230,33 +360,23 @@ func (s *store) has(digest string) bool {
 	return ok
 }
 
-// forget drops the record of a blob. Call with mu held.
+// forget drops the record of a blob, and the marks of where it is public. Call
+// with mu held.
 func (s *store) forget(digest string) {
-	if old, ok := s.blobs[digest]; ok && !s.pinned[digest] {
-		s.size -= old.size
+	old, ok := s.blobs[digest]
+	if !ok {
+		return
+	}
+	s.uncount(digest, old)
+	for repository := range old.public {
+		_ = os.Remove(s.mark(repository, digest)) // what is left of it is removed by the next load
 	}
 	delete(s.blobs, digest)
 }
 
-// shrink removes what was not used for longest until the limit holds, and never
-// keep, which has just come. Call with mu held.
-func (s *store) shrink(keep string) {
-	if s.size <= s.max {
-		return
-	}
-	var old []string
-	for digest := range s.blobs {
-		if digest != keep && !s.pinned[digest] {
-			old = append(old, digest)
-		}
-	}
-	sort.Slice(old, func(i, j int) bool { return s.blobs[old[i]].used.Before(s.blobs[old[j]].used) })
-	for _, digest := range old {
-		if s.size <= s.max {
-			return
-		}
-		if err := os.Remove(s.path(digest)); err == nil || errors.Is(err, fs.ErrNotExist) {
-			s.forget(digest)
-		}
+// uncount takes a blob out of the sum that the limit is for. Call with mu held.
+func (s *store) uncount(digest string, b *blob) {
+	if s.pinned[digest] == nil {
+		s.size -= b.size
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -15,30 +16,40 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 const (
 	dialTimeout    = 3 * time.Second
 	headerTimeout  = 15 * time.Second
 	unreachableFor = 30 * time.Second // how long a failure to reach upstream is remembered
-	maxConnections = 32               // to upstream at once
+	maxConnections = 128              // to upstream at once
 	maxLogins      = 1024             // tokens kept, one for a repository
+	maxRedirects   = 5
+
+	defaultQuotaWait = 2 * time.Second // after a 429 that does not say how long
+	maxQuotaWait     = 5 * time.Second // for which a request waits; a longer one is refused
+	maxQuotaMemory   = time.Hour
 )
 
-// upstream is the registry that is cached, asked anonymously. While it cannot be
-// reached it says so at once.
+// upstream is a registry that is cached. While it cannot be reached, or refuses
+// more requests for a time, it says so at once.
 type upstream struct {
 	base      *url.URL
 	registry  name.Registry
+	auth      authn.Authenticator
 	transport *http.Transport
 
-	mu     sync.Mutex
-	logins map[string]http.RoundTripper // by repository
-	retry  time.Time                    // when to try again after it was not reached
+	mu      sync.Mutex
+	logins  map[string]http.RoundTripper // by repository
+	retry   time.Time                    // when to try again after it was not reached
+	limited time.Time                    // until when it wants no requests
 }
 
-func newUpstream(base *url.URL) (*upstream, error) {
+func newUpstream(address string, keys authn.Keychain) (*upstream, error) {
+	base, err := url.Parse(address)
+	if err != nil || base.Host == "" || (base.Scheme != "https" && base.Scheme != "http") || strings.Trim(base.Path, "/") != "" || base.User != nil {
+		return nil, errors.New("it is not of the form https://host")
+	}
 	var options []name.Option
 	if base.Scheme == "http" {
 		options = append(options, name.Insecure)
@@ -47,8 +58,12 @@ func newUpstream(base *url.URL) (*upstream, error) {
 	if err != nil {
 		return nil, err
 	}
+	auth, err := keys.Resolve(registry)
+	if err != nil {
+		return nil, err
+	}
 	return &upstream{
-		base: base, registry: registry, logins: map[string]http.RoundTripper{},
+		base: base, registry: registry, auth: auth, logins: map[string]http.RoundTripper{},
 		transport: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
@@ -58,6 +73,7 @@ func newUpstream(base *url.URL) (*upstream, error) {
 			MaxConnsPerHost:       maxConnections,
 			MaxIdleConnsPerHost:   8,
 			IdleConnTimeout:       time.Minute,
+			DisableCompression:    true, // what is asked for by digest is wanted as it is
 		},
 	}, nil
 }
@@ -73,26 +89,42 @@ func (u *upstream) close() { u.transport.CloseIdleConnections() }
 
 // do sends a request for a path in a repository. The answer has the status 200
 // or 206; any other is a *statusError, and errUnreachable says that there was
-// none. ctx bounds the body too.
-func (u *upstream) do(ctx context.Context, method, repository, path string, header http.Header) (*http.Response, error) {
+// none. ctx bounds the body too. patient is to wait while upstream wants no
+// requests, if that ends soon.
+func (u *upstream) do(ctx context.Context, patient bool, method, repository, path string, header http.Header) (*http.Response, error) {
 	if u.away() {
 		return nil, errUnreachable
 	}
-	response, err := u.send(ctx, method, repository, path, header)
-	if err == nil {
-		return response, nil
+	for again := !patient; ; again = true {
+		if err := u.awaitQuota(ctx, patient); err != nil {
+			return nil, err
+		}
+		response, err := u.send(ctx, method, repository, path, header)
+		if err == nil {
+			return response, nil
+		}
+		var answer *statusError
+		if !errors.As(err, &answer) {
+			return nil, u.noteAbsence(ctx, err)
+		}
+		if answer.status == http.StatusTooManyRequests {
+			u.noteLimit(answer.after)
+		}
+		if answer.status != http.StatusTooManyRequests || again {
+			return nil, err
+		}
 	}
-	var answer *statusError
-	if errors.As(err, &answer) {
-		return nil, err
-	}
+}
+
+// noteAbsence remembers that upstream was not reached, if that is what err says.
+func (u *upstream) noteAbsence(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) || !noAnswer(err) {
-		return nil, err // our caller went away, or a connection was cut: that passes
+		return err // our caller went away, or a connection was cut: that passes
 	}
 	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.retry = time.Now().Add(unreachableFor)
-	u.mu.Unlock()
-	return nil, fmt.Errorf("%w: %w", errUnreachable, err)
+	return fmt.Errorf("%w: %w", errUnreachable, err)
 }
 
 // noAnswer tells whether upstream could not be reached, or did not answer in time.
@@ -111,6 +143,35 @@ func (u *upstream) away() bool {
 	return time.Now().Before(u.retry)
 }
 
+// noteLimit remembers that upstream wants no request for a while.
+func (u *upstream) noteLimit(wait time.Duration) {
+	if wait <= 0 {
+		wait = defaultQuotaWait
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.limited = time.Now().Add(min(wait, maxQuotaMemory))
+}
+
+// quota is how long upstream wants no requests still.
+func (u *upstream) quota() time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return time.Until(u.limited)
+}
+
+// awaitQuota waits until upstream wants requests again, if that is soon.
+func (u *upstream) awaitQuota(ctx context.Context, patient bool) error {
+	wait := u.quota()
+	if wait <= 0 {
+		return nil
+	}
+	if deadline, ok := ctx.Deadline(); !patient || wait > maxQuotaWait || (ok && time.Until(deadline) < wait) || !pause(ctx, wait) {
+		return &statusError{status: http.StatusTooManyRequests, after: wait}
+	}
+	return nil
+}
+
 func (u *upstream) send(ctx context.Context, method, repository, path string, header http.Header) (*http.Response, error) {
 	login, err := u.login(ctx, repository)
 	if err != nil {
@@ -125,23 +186,52 @@ func (u *upstream) send(ctx context.Context, method, repository, path string, he
 	for key, values := range header {
 		request.Header[key] = values
 	}
-	response, err := (&http.Client{Transport: login}).Do(request)
+	response, err := (&http.Client{Transport: login, CheckRedirect: checkRedirect}).Do(request)
 	if err != nil {
 		return nil, asStatus(err)
 	}
 	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusPartialContent {
-		_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 1<<16))
-		_ = response.Body.Close()
-		return nil, &statusError{response.StatusCode}
+		defer func() { _ = response.Body.Close() }()
+		body, _ := io.ReadAll(io.LimitReader(response.Body, 1<<16))
+		if response.StatusCode == http.StatusUnauthorized || response.StatusCode == http.StatusForbidden {
+			u.logout(repository)
+		}
+		return nil, &statusError{
+			status: response.StatusCode, after: retryAfter(response.Header.Get("Retry-After")),
+			nameUnknown: strings.Contains(string(body), codeNameUnknown),
+		}
 	}
 	return response, nil
+}
+
+// checkRedirect follows a registry to where it keeps its blobs, and not from
+// https to a connection that anybody may read.
+func checkRedirect(request *http.Request, via []*http.Request) error {
+	if len(via) > maxRedirects {
+		return errors.New("upstream redirects without end")
+	}
+	if via[0].URL.Scheme == "https" && request.URL.Scheme != "https" {
+		return errors.New("upstream redirects from https to " + request.URL.Scheme)
+	}
+	return nil
+}
+
+// retryAfter reads the header of that name: seconds, or a date; 0 when it says nothing.
+func retryAfter(value string) time.Duration {
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if date, err := http.ParseTime(value); err == nil {
+		return time.Until(date)
+	}
+	return 0
 }
 
 // asStatus finds the answer in an error of the token exchange.
 func asStatus(err error) error {
 	var answer *transport.Error
 	if errors.As(err, &answer) {
-		return &statusError{answer.StatusCode}
+		return &statusError{status: answer.StatusCode}
 	}
 	return err
 }
@@ -155,7 +245,7 @@ func (u *upstream) login(ctx context.Context, repository string) (http.RoundTrip
 		return known, nil
 	}
 	scope := u.registry.Repo(strings.Split(repository, "/")...).Scope(transport.PullScope)
-	fresh, err := transport.NewWithContext(ctx, u.registry, authn.Anonymous, u.transport, []string{scope})
+	fresh, err := transport.NewWithContext(ctx, u.registry, u.auth, u.transport, []string{scope})
 	if err != nil {
 		return nil, err
 	}
@@ -168,34 +258,10 @@ func (u *upstream) login(ctx context.Context, repository string) (http.RoundTrip
 	return fresh, nil
 }
 
-var acceptManifests = http.Header{"Accept": {strings.Join([]string{
-	string(types.OCIImageIndex), string(types.OCIManifestSchema1),
-	string(types.DockerManifestList), string(types.DockerManifestSchema2),
-}, ", ")}}
-
-// digestOf asks what a tag means now; "" when upstream does not say.
-func (u *upstream) digestOf(ctx context.Context, repository, tag string) (string, error) {
-	response, err := u.do(ctx, http.MethodHead, repository, "manifests/"+tag, acceptManifests)
-	if err != nil {
-		return "", err
-	}
-	_ = response.Body.Close()
-	return response.Header.Get("Docker-Content-Digest"), nil
-}
-
-// manifest fetches a manifest by tag or digest.
-func (u *upstream) manifest(ctx context.Context, repository, reference string) (content []byte, claimed string, err error) {
-	response, err := u.do(ctx, http.MethodGet, repository, "manifests/"+reference, acceptManifests)
-	if err != nil {
-		return nil, "", err
-	}
-	defer func() { _ = response.Body.Close() }()
-	content, err = io.ReadAll(io.LimitReader(response.Body, maxManifest+1))
-	if err != nil {
-		return nil, "", err
-	}
-	if len(content) > maxManifest {
-		return nil, "", errTooLarge
-	}
-	return content, response.Header.Get("Docker-Content-Digest"), nil
+// logout forgets a token that was refused, so that names which nobody may read
+// take no place.
+func (u *upstream) logout(repository string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.logins, repository)
 }

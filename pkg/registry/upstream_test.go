@@ -3,43 +3,54 @@ package registry
 import (
 	"context"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/innerdock/innerdock/pkg/registry/registrytest"
 )
 
-// hub is a real registry, in memory, that can be made to fail, and counts what is
+// hub is a real registry that can be made to fail, and counts what is
 // asked of it.
 type hub struct {
 	t      *testing.T
 	server *httptest.Server
 
+	registry http.Handler
+	requests atomic.Int64 // below /v2/NAME
+
 	mu     sync.Mutex
 	counts map[string]int // by method and kind: "GET blobs"
 	fault  fault
+
+	linked    map[string]bool // blobs, by REPOSITORY@DIGEST
+	private   map[string]bool // repositories, once the hub is guarded
+	presented []string        // Authorization headers
 }
 
 // fault changes an answer; false lets the registry answer itself.
 type fault func(w http.ResponseWriter, r *http.Request, answer func() *httptest.ResponseRecorder) bool
 
 func newHub(t *testing.T) *hub {
-	h := &hub{t: t, counts: map[string]int{}}
-	registry := ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))
+	h := &hub{t: t, counts: map[string]int{}, linked: map[string]bool{}}
+	registry := registrytest.New(t)
+	h.registry = registry
 	h.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()
 		if parts := strings.Split(r.URL.Path, "/"); len(parts) > 3 {
+			h.requests.Add(1)
 			h.counts[r.Method+" "+parts[len(parts)-2]]++
 		}
 		fault := h.fault
@@ -49,9 +60,10 @@ func newHub(t *testing.T) *hub {
 			registry.ServeHTTP(recorder, r)
 			return recorder
 		}
-		if fault == nil || !fault(w, r, answer) {
-			registry.ServeHTTP(w, r)
+		if h.admit(w, r) || (fault != nil && fault(w, r, answer)) {
+			return
 		}
+		registry.ServeHTTP(w, r)
 	}))
 	t.Cleanup(h.server.Close)
 	return h
@@ -76,10 +88,47 @@ func (h *hub) push(repository, tag string, size int64) v1.Image {
 	h.t.Helper()
 	img, err := random.Image(size, 1)
 	must(h.t, err)
+	h.write(repository, tag, img)
+	return img
+}
+
+func (h *hub) write(repository, tag string, img v1.Image) {
+	h.t.Helper()
 	ref, err := name.NewTag(h.host() + "/" + repository + ":" + tag)
 	must(h.t, err)
-	must(h.t, remote.Write(ref, img))
-	return img
+	must(h.t, remote.Write(ref, img, remote.WithAuth(&authn.Basic{Username: "alice", Password: "her secret"})))
+}
+
+func (h *hub) writeIndex(repository, tag string, index v1.ImageIndex) {
+	h.t.Helper()
+	ref, err := name.NewTag(h.host() + "/" + repository + ":" + tag)
+	must(h.t, err)
+	must(h.t, remote.WriteIndex(ref, index))
+}
+
+// storage is another host, where a hub keeps its blobs.
+type storage struct {
+	server     *httptest.Server
+	requests   atomic.Int64
+	authorized atomic.Bool
+}
+
+func newStorage(t *testing.T, h *hub) *storage {
+	s := &storage{}
+	s.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.requests.Add(1)
+		if r.Header.Get("Authorization") != "" {
+			s.authorized.Store(true)
+		}
+		h.registry.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.server.Close)
+	return s
+}
+
+func (s *storage) redirect(w http.ResponseWriter, r *http.Request, _ func() *httptest.ResponseRecorder) bool {
+	http.Redirect(w, r, s.server.URL+r.URL.Path, http.StatusTemporaryRedirect)
+	return true
 }
 
 // blobsOnly limits a fault to blobs larger than an image's configuration.
@@ -235,6 +284,15 @@ func (m *mirror) get(method, path string, header http.Header) (*http.Response, s
 	defer func() { _ = response.Body.Close() }()
 	body, _ := io.ReadAll(response.Body)
 	return response, string(body)
+}
+
+// passUnreachable lets the time pass in which a failure to reach upstream is remembered.
+func (m *mirror) passUnreachable() {
+	for _, u := range m.cache.upstream {
+		u.mu.Lock()
+		u.retry = time.Now()
+		u.mu.Unlock()
+	}
 }
 
 func mustDigest(t *testing.T, img v1.Image) string {

@@ -9,12 +9,12 @@ import (
 )
 
 //go:embed hellobin/*
-var hellobin embed.FS
+var programs embed.FS
 
 // HelloWorld is the image hello-world. Errors: CodeUnsupported in a build that
 // left its program out.
 func HelloWorld() (v1.Image, error) {
-	program, err := hellobin.ReadFile("hellobin/hello")
+	program, err := programs.ReadFile("hellobin/hello")
 	if err != nil {
 		return nil, innerdock.Errorf(innerdock.CodeUnsupported,
 			"this innerdock was built without its hello-world image; build it with `make build`")

@@ -2,6 +2,7 @@ package seed
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -109,14 +110,17 @@ kill -QUIT "$server"; wait "$server"`
 }
 
 func TestAllSeedsACacheWithoutUpstream(t *testing.T) {
-	cache, err := registry.Open(registry.Config{Dir: t.TempDir(), Upstream: "http://127.0.0.1:1"})
+	cache, err := registry.Open(registry.Config{Dir: t.TempDir(), Upstreams: []string{"http://127.0.0.1:1"}})
 	must(t, err)
 	defer func() { must(t, cache.Close()) }()
 	must(t, All(t.Context(), cache, cacheDir(t), nil, progress(t)))
 	server := httptest.NewServer(cache)
 	defer server.Close()
 	for _, image := range Names() {
-		ref, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/library/" + image)
+		if !strings.Contains(image, "/") {
+			image = "library/" + image
+		}
+		ref, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/" + image + ":" + cmp.Or(tags[image], "latest"))
 		must(t, err)
 		img, err := remote.Image(ref)
 		must(t, err)
