@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/innerdock/innerdock"
 )
 
 // cgroupRoot is where the hierarchies are mounted: version 2 itself, or one
@@ -132,4 +134,23 @@ func cgroupProcs(dir string) ([]int, error) {
 		pids = append(pids, pid)
 	}
 	return pids, nil
+}
+
+// SetCPU changes how many cores a sandbox may use, while it runs; 0: unlimited.
+func SetCPU(id string, cores float64) error {
+	quota := int64(-1)
+	if cores > 0 {
+		quota = cpuQuota(cores)
+	}
+	text, file := strconv.FormatInt(quota, 10), cgroupRoot+"/cpu"+CgroupPath(id)+"/cpu.cfs_quota_us"
+	if _, err := os.Stat(cgroupRoot + CgroupPath(id)); err == nil { // version 2
+		if quota < 0 {
+			text = "max"
+		}
+		text, file = fmt.Sprintf("%s %d", text, cpuPeriod), cgroupRoot+CgroupPath(id)+"/cpu.max"
+	}
+	if err := os.WriteFile(file, []byte(text), 0); err != nil {
+		return innerdock.Internal(err, "setting the CPU limit of "+id)
+	}
+	return nil
 }

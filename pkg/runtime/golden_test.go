@@ -73,6 +73,9 @@ func TestGoldenArgv(t *testing.T) {
 		{"create with Docker", plain.createArgv(dockerSpec(), "/data/log")},
 		{"create with another platform and debug logs", debug.createArgv(plainSpec(), "/data/log")},
 		{"start", plain.argv("start", id)},
+		{"restore", plain.restoreArgv(dockerSpec(), "/data/templates/1", "/data/log")},
+		{"checkpoint", plain.checkpointArgv(id, "/data/templates/1", End)},
+		{"checkpoint and go on", plain.checkpointArgv(id, "/data/templates/1", GoOn)},
 		{"kill", plain.killArgv(id, syscall.SIGTERM)},
 	} {
 		text.WriteString(line.name + "\n\t" + strings.Join(line.argv, "\n\t") + "\n")

@@ -119,6 +119,26 @@ func TestInside(t *testing.T) {
 	}
 }
 
+// Everything in gVisor's kernel can be saved, what patches add to it included.
+func TestASandboxCanBeSaved(t *testing.T) {
+	h := newHost(t)
+	s := h.spec(t, "sleep")
+	s.Docker, s.DockerDir = true, filepath.Join(h.dir, "docker")
+	h.launch(t, s)
+	image := filepath.Join(h.dir, "image")
+	if err := os.Mkdir(image, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), runtimetest.Runsc(t), "--root", filepath.Join(h.dir, "runsc"),
+		"checkpoint", "--image-path", image, s.ID).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %.2000s", err, out)
+	}
+	if files, err := os.ReadDir(image); err != nil || len(files) == 0 {
+		t.Errorf("the image has %d files: %v", len(files), err)
+	}
+}
+
 func TestNetworkNamespace(t *testing.T) {
 	h := newHost(t)
 	name := "idktest" + runtimetest.NewID()[:4]

@@ -12,6 +12,7 @@ import (
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/runtime"
+	"github.com/innerdock/innerdock/pkg/runtime/runtimetest"
 )
 
 const (
@@ -46,10 +47,10 @@ func TestMemoryLimitBinds(t *testing.T) {
 	}
 }
 
-// Files in the sandbox's tmpfs are its memory too.
+// Files in a tmpfs are the sandbox's memory too. /dev/shm would be full before.
 func TestMemoryLimitCountsTmpfs(t *testing.T) {
 	h := newHost(t)
-	s := h.spec(t, "fill", "/dev/shm/big", strconv.Itoa(plenty))
+	s := h.spec(t, "fill", "/dev/big", strconv.Itoa(plenty))
 	s.Memory = 256 * mebibyte
 	h.launch(t, s)
 	if _, err := h.Wait(t.Context(), s.ID); !errors.Is(err, runtime.ErrExitUnknown) {
@@ -73,6 +74,29 @@ func TestCPULimitBinds(t *testing.T) {
 	t.Logf("it used %.2f cores", cores)
 	if cores > 0.65 || cores < 0.2 {
 		t.Errorf("a sandbox of 0.5 cores used %.2f", cores)
+	}
+}
+
+// Busy threads use no CPU while their sandbox is paused, and go on after. What its
+// kernel uses is less than a hundredth of what they would.
+func TestPausedUsesNoCPU(t *testing.T) {
+	h := newHost(t)
+	s := h.spec(t, "spin", "1")
+	told := h.launch(t, s)
+	if err := h.Pause(t.Context(), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	before := cpuTime(t, s.ID)
+	time.Sleep(2 * time.Second) // in which nothing may happen
+	if used := cpuTime(t, s.ID) - before; used > 20*time.Millisecond {
+		t.Errorf("a paused sandbox used %s of CPU in 2 s", used)
+	}
+	if err := h.Resume(t.Context(), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	told(nil)
+	if cpuTime(t, s.ID) == before {
+		t.Error("the sandbox did not go on")
 	}
 }
 
@@ -139,6 +163,50 @@ func TestDiskLimitBinds(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The places have one limit together: what one has, another lacks, and what is
+// removed from one can be written to another. A restore keeps the count.
+func TestDiskLimitIsOfAllPlaces(t *testing.T) {
+	h := newHost(t)
+	const disk = 64 * mebibyte
+	places := []string{"/big", "/tmp/big", "/var/lib/docker/big"}
+	spec := func() runtime.Spec {
+		s := h.spec(t, append([]string{"share", strconv.Itoa(disk * 2 / 5)}, places...)...)
+		s.Disk, s.Memory = disk, 512*mebibyte
+		s.Docker, s.DockerDir = true, filepath.Join(filepath.Dir(s.BundleDir), "docker")
+		return s
+	}
+	check := func(when string, told func(any)) {
+		t.Helper()
+		var got map[string]struct {
+			Written int
+			Full    bool
+		}
+		told(&got)
+		sum := 0
+		for _, place := range places {
+			sum += got[place].Written
+		}
+		if sum > disk || sum < disk*9/10 || got[places[0]].Full || got[places[1]].Full || !got[places[2]].Full {
+			t.Errorf("%s: of %d bytes for all places together, they got %+v", when, disk, got)
+		}
+	}
+	s := spec()
+	check("at first", h.launch(t, s))
+	dir := filepath.Join(h.dir, "checkpoint")
+	if err := h.Checkpoint(t.Context(), s.ID, dir, runtime.End); err != nil {
+		t.Fatal(err)
+	}
+	h.remove(t, s.ID)
+
+	s = spec()
+	told := runtimetest.Telling(t, s)
+	t.Cleanup(func() { h.remove(t, s.ID) })
+	if _, err := h.Restore(t.Context(), s, dir); err != nil {
+		t.Fatal(err)
+	}
+	check("after a restore", told)
 }
 
 // More data than memory can be written, because the host's kernel moves it to

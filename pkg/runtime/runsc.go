@@ -2,6 +2,8 @@ package runtime
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -73,6 +75,21 @@ func NewRunsc(ctx context.Context, config RunscConfig) (*Runsc, error) {
 // "v0.0.0-20260905035102-160fafc42237".
 func (r *Runsc) Version() string { return r.version }
 
+// Build names the binary by its content: what one build checkpoints, another
+// may not be able to restore, whatever their versions.
+func (r *Runsc) Build() (string, error) {
+	binary, err := os.Open(r.config.Path)
+	if err != nil {
+		return "", innerdock.Internal(err, "reading runsc")
+	}
+	defer binary.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, binary); err != nil {
+		return "", innerdock.Internal(err, "reading runsc")
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:8]) + "-" + r.config.platform(), nil
+}
+
 // Close gives back what runsc keeps for all sandboxes together, if there is
 // none: an empty network namespace, mounted in the root directory, that all
 // file servers run in. While sandboxes live it does nothing.
@@ -99,6 +116,12 @@ func (r *Runsc) Close(ctx context.Context) error {
 
 // Create implements Runtime.
 func (r *Runsc) Create(ctx context.Context, s Spec) (pid int, err error) {
+	return r.make(ctx, s, "creating the sandbox", r.config.createArgv)
+}
+
+// make executes the command that brings a sandbox into being. When it fails,
+// nothing of the sandbox is left.
+func (r *Runsc) make(ctx context.Context, s Spec, doing string, argv func(s Spec, errorLog string) []string) (pid int, err error) {
 	if err := s.Validate(); err != nil {
 		return 0, err
 	}
@@ -111,7 +134,7 @@ func (r *Runsc) Create(ctx context.Context, s Spec) (pid int, err error) {
 		return 0, err
 	}
 	errorLog := filepath.Join(s.BundleDir, "runsc.log")
-	err = r.callDetached(ctx, r.config.createArgv(s, errorLog), errorLog)
+	err = r.callDetached(ctx, argv(s, errorLog), errorLog)
 	if err == nil {
 		pid, err = readPID(filepath.Join(s.BundleDir, pidFile))
 	}
@@ -124,9 +147,9 @@ func (r *Runsc) Create(ctx context.Context, s Spec) (pid int, err error) {
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	if left := r.Delete(undo, s.ID); left != nil {
-		r.log.Error("removing a sandbox whose creation failed", "sandbox", s.ID, "error", left)
+		r.log.Error("removing a sandbox that could not be made", "sandbox", s.ID, "error", left)
 	}
-	return 0, explain(err, s.ID, "creating the sandbox")
+	return 0, explain(err, s.ID, doing)
 }
 
 // Start implements Runtime.
@@ -137,6 +160,16 @@ func (r *Runsc) Start(ctx context.Context, id string) error {
 // Kill implements Runtime.
 func (r *Runsc) Kill(ctx context.Context, id string, sig syscall.Signal) error {
 	return r.do(ctx, id, "signalling the sandbox", r.config.killArgv(id, sig))
+}
+
+// Pause implements Runtime.
+func (r *Runsc) Pause(ctx context.Context, id string) error {
+	return r.do(ctx, id, "pausing the sandbox", r.config.argv("pause", id))
+}
+
+// Resume implements Runtime.
+func (r *Runsc) Resume(ctx context.Context, id string) error {
+	return r.do(ctx, id, "resuming the sandbox", r.config.argv("resume", id))
 }
 
 // Delete implements Runtime. What runsc does not know of, because it was killed

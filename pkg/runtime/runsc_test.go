@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -108,6 +109,41 @@ func TestClaim(t *testing.T) {
 	}
 	other.remove(t, other.only(t))
 	<-undisturbed
+}
+
+// A pause that was killed before it wrote down that it had paused the kernel can be
+// resumed, and made again.
+func TestAKilledPause(t *testing.T) {
+	h := newHost(t)
+	s := h.spec(t, "spin", "1")
+	told := h.launch(t, s)
+	for _, again := range []func(context.Context, string) error{h.Resume, h.Pause} {
+		if err := h.Pause(t.Context(), s.ID); err != nil {
+			t.Fatal(err)
+		}
+		files, err := filepath.Glob(filepath.Join(h.dir, "runsc", s.ID+"*.state"))
+		if err != nil || len(files) != 1 {
+			t.Fatalf("%q, %v", files, err)
+		}
+		state, err := os.ReadFile(files[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		running := bytes.Replace(state, []byte(`"paused"`), []byte(`"running"`), 1)
+		if bytes.Equal(state, running) {
+			t.Fatalf("runsc has not written that it is paused: %s", state)
+		}
+		if err := os.WriteFile(files[0], running, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := again(t.Context(), s.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := h.Resume(t.Context(), s.ID); err != nil {
+		t.Error(err)
+	}
+	told(nil) // it went on to its end
 }
 
 // only returns the one sandbox that there is.

@@ -30,6 +30,29 @@ type Runtime interface {
 	Create(ctx context.Context, spec Spec) (pid int, err error)
 	// Start runs PID 1 of a created sandbox. Errors: ErrNotFound, ErrState.
 	Start(ctx context.Context, id string) error
+	// Checkpoint writes the memory, processes and writable files of a running or
+	// paused sandbox to dir, which it makes. When it returns without an error, they
+	// are on disk, and the sandbox goes on, or stays paused, or has ended as then
+	// says; Delete it then. When it fails, dir may hold a part, and the sandbox may
+	// go on or not.
+	// Errors: ErrNotFound, ErrState.
+	Checkpoint(ctx context.Context, id, dir string, then After) error
+	// Restore makes a sandbox of spec that goes on where the checkpoint in dir
+	// ended, and returns as Create does; the sandbox runs. Of spec, these must be
+	// as they were: Rootfs, Disk, ScratchDir, Args, Docker and Shape. Connections
+	// are gone: the sandbox sees its control directory, network namespace and
+	// hostname, its memory and CPU as spec says. Memory may still be read
+	// from dir after the return: a sandbox whose checkpoint lacks some dies.
+	// Errors: ErrExists.
+	Restore(ctx context.Context, spec Spec, dir string) (pid int, err error)
+	// Pause has all processes of a running sandbox stand still until Resume: they
+	// take no CPU and keep their memory, and its network answers. Until then it
+	// takes no signal: ErrState. It succeeds for one that is paused. When it fails, the sandbox may be paused or not; Resume it then.
+	// Errors: ErrNotFound, ErrState for one that has ended.
+	Pause(ctx context.Context, id string) error
+	// Resume has a paused sandbox go on. It succeeds for one that runs, whatever
+	// became of commands before. Errors: as Pause.
+	Resume(ctx context.Context, id string) error
 	// State reports where a sandbox is. Errors: ErrNotFound.
 	State(ctx context.Context, id string) (State, error)
 	// Kill sends a signal to PID 1; the end of PID 1 is the end of the sandbox.
@@ -74,17 +97,28 @@ type Spec struct {
 	Cgroup     string   // CgroupPath(ID), or "" for the same
 	CPU        float64  // cores; 0: unlimited
 	Memory     int64    // bytes of host memory, the sandbox's kernel and tmpfs included; 0: unlimited
+	Shape      int64    // bytes of memory that the sandbox's inner limits are made for; 0: Memory
 	PIDs       int64    // tasks on the host; 0: unlimited
 	Docker     bool     // what dockerd needs: see Capabilities and the raw-socket flags in argv.go
 	DockerDir  string   // holds the file behind /var/lib/docker; with Docker only
 	ControlDir string   // appears read-only as /run/innerdock; sockets in it can be dialled
 	AgentDir   string   // appears read-only as /.innerdock
+	Moved      bool     // Restore: the checkpoint was taken with other paths of Rootfs and ScratchDir
 	BundleDir  string   // the sandbox's own: config.json and runsc's logs are written to it
 
 	// WithoutCapability takes one capability away, as in "CAP_MKNOD". It is for
 	// the test that finds out which ones Docker needs.
 	WithoutCapability string
 }
+
+// After is what becomes of a sandbox that was checkpointed.
+type After bool
+
+// What a checkpointed sandbox does.
+const (
+	End  After = false // its processes have ended, unseen by themselves
+	GoOn After = true  // they go on and notice nothing
+)
 
 // Status is where a sandbox is, in runsc's words.
 type Status string
@@ -140,7 +174,7 @@ func (s Spec) Validate() error {
 		return invalid("Args is empty")
 	case s.Cgroup != "" && s.Cgroup != CgroupPath(s.ID):
 		return invalid("Cgroup must be %s", CgroupPath(s.ID))
-	case s.CPU < 0 || s.Memory < 0 || s.PIDs < 0 || s.Disk < 0:
+	case s.CPU < 0 || s.Memory < 0 || s.Shape < 0 || s.PIDs < 0 || s.Disk < 0:
 		return invalid("a limit is negative")
 	case s.Docker != (s.DockerDir != ""):
 		return invalid("Docker and DockerDir go together")

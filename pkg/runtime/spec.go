@@ -3,6 +3,7 @@ package runtime
 import (
 	"cmp"
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,7 +71,7 @@ func ociSpec(s Spec) *specs.Spec {
 			Capabilities: &specs.LinuxCapabilities{
 				Bounding: caps, Effective: caps, Permitted: caps,
 			},
-			Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: softFiles, Hard: hardFiles}},
+			Rlimits: rlimits(s),
 		},
 		Root:        &specs.Root{Path: "rootfs"},
 		Hostname:    cmp.Or(s.Hostname, s.ID),
@@ -101,7 +102,7 @@ func mounts(s Spec) []specs.Mount {
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
-		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "nodev", "mode=1777"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: shmOptions(s)},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 		{Destination: tmpMount, Type: "bind", Source: tmpDir(s), Options: []string{"rbind", "rw"}},
@@ -114,9 +115,20 @@ func mounts(s Spec) []specs.Mount {
 	return list
 }
 
+// shmOptions limit /dev/shm to half of the sandbox's memory, as Linux would; by
+// itself gVisor takes half of the host's.
+func shmOptions(s Spec) []string {
+	options := []string{"nosuid", "nodev", "mode=1777"}
+	if shape := cmp.Or(s.Shape, s.Memory); shape > 0 {
+		options = append(options, "size="+strconv.FormatInt(shape/2, 10))
+	}
+	return options
+}
+
 // annotations tell gVisor to mount the EROFS file as the root, with a writable
 // layer in a file below ScratchDir, and to serve /tmp and Docker's data itself
-// from sparse files. Each stops growing at Disk.
+// from sparse files. They stop growing when they have Disk together. A gVisor
+// without our patches knows only of each one's own size.
 func annotations(s Spec) map[string]string {
 	const root, mount = "dev.gvisor.spec.rootfs.", "dev.gvisor.spec.mount."
 	notes := map[string]string{
@@ -125,7 +137,9 @@ func annotations(s Spec) map[string]string {
 		root + "overlay": "dir=" + s.ScratchDir,
 	}
 	if s.Disk > 0 {
-		notes[root+"options"] = "size=" + strconv.FormatInt(s.Disk, 10)
+		disk := strconv.FormatInt(s.Disk, 10)
+		notes["dev.gvisor.spec.disk"] = disk
+		notes[root+"options"] = "size=" + disk
 	}
 	inFile := func(name, dir, options string) {
 		if s.Disk > 0 {
@@ -143,6 +157,33 @@ func annotations(s Spec) map[string]string {
 	return notes
 }
 
+// rlimits are those of PID 1, and so of all processes. The hard limit of tasks
+// is open, for containers that are started with their own; root with
+// CAP_SYS_ADMIN heeds neither, and the agent puts the same limit into a cgroup.
+func rlimits(s Spec) []specs.POSIXRlimit {
+	list := []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: softFiles, Hard: hardFiles}}
+	if s.PIDs > 0 {
+		list = append(list, specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: uint64(tasks(s)), Hard: math.MaxUint64})
+	}
+	return list
+}
+
+// tasks is how many processes and threads may be in a sandbox. A process is up
+// to two of the host's tasks, and gVisor's kernel gives up when the host refuses
+// it one; and it takes about 200 KiB of the sandbox's memory, however small it
+// is. Both must last.
+func tasks(s Spec) int64 {
+	const memory, least = 384 << 10, 512
+	most := s.PIDs * 7 / 16
+	if shape := cmp.Or(s.Shape, s.Memory); shape > 0 {
+		most = min(most, max(shape/memory, least))
+	}
+	return most
+}
+
+// cpuQuota is for cores, in microseconds of a period.
+func cpuQuota(cores float64) int64 { return max(int64(cores*cpuPeriod), 1000) }
+
 // resources are limits of the host's cgroup, which holds the sandbox's kernel
 // and its file server. There is no swap beyond the memory limit.
 func resources(s Spec) *specs.LinuxResources {
@@ -151,7 +192,7 @@ func resources(s Spec) *specs.LinuxResources {
 		limits.Memory = &specs.LinuxMemory{Limit: &s.Memory, Swap: &s.Memory}
 	}
 	if s.CPU > 0 {
-		period, quota := uint64(cpuPeriod), max(int64(s.CPU*cpuPeriod), 1000)
+		period, quota := uint64(cpuPeriod), cpuQuota(s.CPU)
 		limits.CPU = &specs.LinuxCPU{Period: &period, Quota: &quota}
 	}
 	if s.PIDs > 0 {

@@ -6,7 +6,10 @@ package runtimefake
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -119,6 +122,69 @@ func (f *Fake) Start(ctx context.Context, id string) error {
 	return nil
 }
 
+// Checkpoint implements runtime.Runtime. It saves nothing but that it was made.
+func (f *Fake) Checkpoint(ctx context.Context, id, dir string, then runtime.After) error {
+	state, err := f.State(ctx, id)
+	switch {
+	case err != nil:
+		return err
+	case state.Status != runtime.Running && state.Status != runtime.Paused:
+		return innerdock.Errorf(innerdock.CodeConflict, "%w: it is %s", runtime.ErrState, state.Status)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return innerdock.Internal(err, "making the checkpoint's directory")
+	}
+	if err := os.WriteFile(filepath.Join(dir, checkpointFile), nil, 0o600); err != nil {
+		return innerdock.Internal(err, "writing the checkpoint")
+	}
+	if then == runtime.GoOn {
+		return nil
+	}
+	if err := f.Kill(ctx, id, syscall.SIGKILL); err != nil {
+		return err
+	}
+	_, err = f.Wait(ctx, id)
+	if errors.Is(err, runtime.ErrExitUnknown) {
+		return nil
+	}
+	return err
+}
+
+// checkpointFile is the one file of a checkpoint.
+const checkpointFile = "checkpoint.img"
+
+// Restore implements runtime.Runtime: the program begins anew.
+func (f *Fake) Restore(ctx context.Context, spec runtime.Spec, dir string) (pid int, err error) {
+	if _, err := os.Stat(filepath.Join(dir, checkpointFile)); err != nil {
+		return 0, innerdock.Internal(err, "restoring the sandbox")
+	}
+	if pid, err = f.Create(ctx, spec); err != nil {
+		return 0, err
+	}
+	return pid, f.Start(ctx, spec.ID)
+}
+
+// Pause implements runtime.Runtime. The program itself goes on.
+func (f *Fake) Pause(_ context.Context, id string) error { return f.set(id, runtime.Paused) }
+
+// Resume implements runtime.Runtime.
+func (f *Fake) Resume(_ context.Context, id string) error { return f.set(id, runtime.Running) }
+
+// set moves a sandbox between running and paused.
+func (f *Fake) set(id string, status runtime.Status) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.find(id)
+	if err != nil {
+		return err
+	}
+	if s.status != runtime.Running && s.status != runtime.Paused {
+		return innerdock.Errorf(innerdock.CodeConflict, "%w: it is %s", runtime.ErrState, s.status)
+	}
+	s.status = status
+	return nil
+}
+
 // State implements runtime.Runtime.
 func (f *Fake) State(_ context.Context, id string) (runtime.State, error) {
 	f.mu.Lock()
@@ -171,7 +237,7 @@ func (f *Fake) Delete(ctx context.Context, id string) error {
 	}
 	running := s.kill != nil
 	if running {
-		s.killed = s.killed || s.status == runtime.Running
+		s.killed = s.killed || s.status == runtime.Running || s.status == runtime.Paused
 		s.kill()
 	}
 	f.mu.Unlock()

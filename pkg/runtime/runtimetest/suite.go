@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -29,21 +30,28 @@ const caseTimeout = 60 * time.Second
 // Suite checks that a runtime keeps the contract of runtime.Runtime.
 func Suite(t *testing.T, subject Subject) {
 	cases := map[string]func(*check){
-		"lifecycle":                         lifecycle,
-		"exit code":                         exitCode,
-		"killed by a signal":                killed,
-		"an ID is taken":                    taken,
-		"unknown sandboxes":                 unknown,
-		"states that do not allow it":       wrongStates,
-		"delete is forced and idempotent":   deletes,
-		"list":                              lists,
-		"bad specifications":                badSpecs,
-		"a creation that fails":             failedCreation,
-		"a creation that is given up":       cancelledCreation,
-		"a wait that is given up":           cancelledWait,
-		"several wait":                      severalWait,
-		"the writable layer":                upperTar,
-		"the writable layer cannot be read": upperTarFails,
+		"lifecycle":                           lifecycle,
+		"exit code":                           exitCode,
+		"killed by a signal":                  killed,
+		"an ID is taken":                      taken,
+		"unknown sandboxes":                   unknown,
+		"states that do not allow it":         wrongStates,
+		"delete is forced and idempotent":     deletes,
+		"list":                                lists,
+		"bad specifications":                  badSpecs,
+		"a creation that fails":               failedCreation,
+		"a creation that is given up":         cancelledCreation,
+		"a wait that is given up":             cancelledWait,
+		"several wait":                        severalWait,
+		"the writable layer":                  upperTar,
+		"the writable layer cannot be read":   upperTarFails,
+		"a checkpoint that ends it":           checkpointEnds,
+		"a checkpoint after which it goes on": checkpointGoesOn,
+		"paused and resumed":                  pauses,
+		"paused and deleted":                  pausedDelete,
+		"several restores":                    severalRestores,
+		"a checkpoint of nothing":             checkpointFails,
+		"a restore of nothing":                restoreFails,
 	}
 	for name, run := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -207,7 +215,8 @@ func unknown(c *check) {
 	_, waitErr := c.Runtime.Wait(c.ctx, id)
 	for _, err := range []error{
 		stateErr, waitErr, c.Runtime.Start(c.ctx, id), c.Runtime.Kill(c.ctx, id, syscall.SIGTERM),
-		c.Runtime.UpperTar(c.ctx, id, io.Discard),
+		c.Runtime.UpperTar(c.ctx, id, io.Discard), c.Runtime.Checkpoint(c.ctx, id, c.TempDir(), runtime.End),
+		c.Runtime.Pause(c.ctx, id), c.Runtime.Resume(c.ctx, id),
 	} {
 		c.is(err, runtime.ErrNotFound, innerdock.CodeNotFound)
 	}
@@ -232,6 +241,8 @@ func wrongStates(c *check) {
 	c.is(c.Runtime.Start(c.ctx, id), runtime.ErrState, innerdock.CodeConflict)
 	c.is(c.Runtime.Kill(c.ctx, id, syscall.SIGTERM), runtime.ErrState, innerdock.CodeConflict)
 	c.is(c.Runtime.UpperTar(c.ctx, id, io.Discard), runtime.ErrState, innerdock.CodeConflict)
+	c.is(c.Runtime.Pause(c.ctx, id), runtime.ErrState, innerdock.CodeConflict)
+	c.is(c.Runtime.Resume(c.ctx, id), runtime.ErrState, innerdock.CodeConflict)
 }
 
 func deletes(c *check) {
@@ -367,4 +378,102 @@ func upperTarFails(c *check) {
 		c.Errorf("a broken writer gives %v", err)
 	}
 	c.state(id, runtime.Running)
+}
+
+// restore makes one more sandbox from a checkpoint.
+func (c *check) restore(dir string) string {
+	c.Helper()
+	s := c.NewSpec(c.T, "sleep")
+	c.Cleanup(func() {
+		if err := c.Runtime.Delete(context.WithoutCancel(c.ctx), s.ID); err != nil {
+			c.Error(err)
+		}
+	})
+	pid, err := c.Runtime.Restore(c.ctx, s, dir)
+	c.must(err)
+	if state := c.state(s.ID, runtime.Running); state.PID != pid || pid <= 0 {
+		c.Errorf("Restore tells the process ID %d and State %d", pid, state.PID)
+	}
+	return s.ID
+}
+
+func checkpointEnds(c *check) {
+	id, dir := c.start("sleep"), filepath.Join(c.TempDir(), "checkpoint")
+	c.must(c.Runtime.Checkpoint(c.ctx, id, dir, runtime.End))
+	c.state(id, runtime.Stopped)
+	c.is(c.Runtime.Checkpoint(c.ctx, id, dir+"2", runtime.End), runtime.ErrState, innerdock.CodeConflict)
+	c.must(c.Runtime.Delete(c.ctx, id))
+	c.restore(dir)
+}
+
+func checkpointGoesOn(c *check) {
+	id, dir := c.start("sleep"), filepath.Join(c.TempDir(), "checkpoint")
+	c.must(c.Runtime.Checkpoint(c.ctx, id, dir, runtime.GoOn))
+	c.state(id, runtime.Running)
+	c.restore(dir)
+	c.must(c.Runtime.Checkpoint(c.ctx, id, dir+"2", runtime.GoOn))
+	c.state(id, runtime.Running)
+}
+
+func pauses(c *check) {
+	id := c.start("sleep")
+	running := c.state(id, runtime.Running)
+	c.must(c.Runtime.Resume(c.ctx, id))
+	for range 2 {
+		c.must(c.Runtime.Pause(c.ctx, id))
+		if paused := c.state(id, runtime.Paused); paused.PID != running.PID {
+			c.Errorf("the kernel's PID changed from %d to %d", running.PID, paused.PID)
+		}
+	}
+	list, err := c.Runtime.List(c.ctx)
+	c.must(err)
+	if !slices.ContainsFunc(list, func(s runtime.State) bool { return s.ID == id && s.Status == runtime.Paused }) {
+		c.Errorf("the list %+v does not hold %s as paused", list, id)
+	}
+	c.is(c.Runtime.Kill(c.ctx, id, syscall.SIGTERM), runtime.ErrState, innerdock.CodeConflict)
+	dir := filepath.Join(c.TempDir(), "checkpoint")
+	c.must(c.Runtime.Checkpoint(c.ctx, id, dir, runtime.GoOn))
+	c.state(id, runtime.Paused)
+	c.must(c.Runtime.Resume(c.ctx, id)) // one is enough
+	c.state(id, runtime.Running)
+	if _, err := c.ends(id, syscall.SIGTERM); err != nil && !errors.Is(err, runtime.ErrExitUnknown) {
+		c.Fatal(err)
+	}
+	c.state(id, runtime.Stopped)
+}
+
+func pausedDelete(c *check) {
+	id := c.start("sleep")
+	c.must(c.Runtime.Pause(c.ctx, id))
+	c.must(c.Runtime.Delete(c.ctx, id))
+	c.gone(id)
+}
+
+func severalRestores(c *check) {
+	first, dir := c.start("sleep"), filepath.Join(c.TempDir(), "checkpoint")
+	c.must(c.Runtime.Checkpoint(c.ctx, first, dir, runtime.End))
+	one, two := c.restore(dir), c.restore(dir)
+	c.must(c.Runtime.Delete(c.ctx, one))
+	c.state(two, runtime.Running)
+	c.must(c.Runtime.Checkpoint(c.ctx, two, dir+"2", runtime.End)) // one of one that was restored
+	c.restore(dir + "2")
+	s := c.NewSpec(c.T, "sleep")
+	s.ID = c.create("sleep")
+	_, err := c.Runtime.Restore(c.ctx, s, dir)
+	c.is(err, runtime.ErrExists, innerdock.CodeConflict)
+	c.state(s.ID, runtime.Created)
+}
+
+func checkpointFails(c *check) {
+	id := c.create("sleep")
+	c.is(c.Runtime.Checkpoint(c.ctx, id, c.TempDir(), runtime.End), runtime.ErrState, innerdock.CodeConflict)
+	c.state(id, runtime.Created)
+}
+
+func restoreFails(c *check) {
+	s := c.NewSpec(c.T, "sleep")
+	if _, err := c.Runtime.Restore(c.ctx, s, filepath.Join(c.TempDir(), "missing")); err == nil {
+		c.Error("a sandbox was restored from nothing")
+	}
+	c.gone(s.ID)
 }

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ func main() {
 	verbs := map[string]func([]string) (any, error){
 		"exit": exit, "sleep": sleep, "describe": describe, "eat": eat, "spin": spin, "fill": fill, "write": write,
 		"become": become, "whoami": whoami, "dial": dial,
+		"remember": remember, "share": share,
 	}
 	verb, ok := verbs[os.Args[1]]
 	if !ok {
@@ -195,6 +197,27 @@ func fill(args []string) (any, error) {
 	return map[string]any{"written": written, "full": errors.Is(err, syscall.ENOSPC)}, nil
 }
 
+// share fills one file after the other to a number of bytes, tells what each got,
+// removes them, and does so again and again.
+func share(args []string) (any, error) {
+	for {
+		said := map[string]any{}
+		for _, path := range args[1:] {
+			filled, err := fill([]string{path, args[0]})
+			if err != nil {
+				return nil, err
+			}
+			said[path] = filled
+		}
+		_ = tell(said) // who restores it may not listen yet
+		for _, path := range args[1:] {
+			if err := os.Remove(path); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
 // write makes files: pairs of a path and a content.
 func write(args []string) (any, error) {
 	for i := 0; i+1 < len(args); i += 2 {
@@ -234,4 +257,33 @@ func dial(args []string) (any, error) {
 		result[path] = text(err)
 	}
 	return result, nil
+}
+
+// remember puts a number into memory and into files, and tells them again and
+// again, together with what a restore must change. The files are the arguments.
+func remember(paths []string) (any, error) {
+	number := strconv.Itoa(os.Getpid()) + time.Now().String()
+	for _, path := range paths {
+		if err := os.WriteFile(path, []byte(number), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		host, err := os.Hostname()
+		if err != nil {
+			return nil, err
+		}
+		said := map[string]any{"hostname": host, "memory": number, "random": rand.Text()}
+		files := map[string]string{}
+		for _, path := range paths {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return nil, err
+			}
+			files[path] = string(content)
+		}
+		said["files"] = files
+		_ = tell(said) // who restores it may not listen yet
+		time.Sleep(20 * time.Millisecond)
+	}
 }
