@@ -13,10 +13,17 @@ import (
 type Record struct {
 	innerdock.Sandbox
 	Tenant   string                `json:"tenant"`
-	Internal bool                  `json:"internal"`  // a builder: no tenant sees it
-	NetIndex int                   `json:"net_index"` // which of the pool's subnets it holds while it lives
-	Spec     innerdock.SandboxSpec `json:"spec"`      // as it was asked for
-	Env      map[string]string     `json:"env"`       // of the image and the request together
+	Internal bool                  `json:"internal"`          // a builder: no tenant sees it
+	NetIndex int                   `json:"net_index"`         // which of the pool's subnets it holds while it lives
+	Spec     innerdock.SandboxSpec `json:"spec"`              // as it was asked for
+	Env      map[string]string     `json:"env"`               // of the image and the request together
+	Dir      string                `json:"dir,omitempty"`     // of the image: where processes begin, "" is /workspace
+	User     string                `json:"user,omitempty"`    // of the image: whom they run as, "" is root
+	Shape    int64                 `json:"shape,omitempty"`   // bytes of memory that the limits inside are made for; 0: by Memory
+	Pool     string                `json:"pool,omitempty"`    // that it waits in: nobody has it
+	Build    string                `json:"build,omitempty"`   // of the runtime and agent that its memory on the disk fits
+	Builder  string                `json:"builder,omitempty"` // the tenant whose Dockerfiles it builds
+	Moved    bool                  `json:"moved,omitempty"`   // its checkpoint was taken by another server
 }
 
 // Insert stores a new live sandbox and gives it the lowest free subnet from 1

@@ -252,3 +252,130 @@ func TestACancelledUpdateIsUndone(t *testing.T) {
 		t.Fatalf("reason %q, %v", rec.Reason, err)
 	}
 }
+
+// A snapshot is its tenant's, counts from the moment that it is begun, and can be
+// used when it is ready.
+func TestSnapshots(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"))
+	snapshot := func(id, tenant string) store.Snapshot {
+		snap := store.Snapshot{Tenant: tenant}
+		snap.ID, snap.CreatedAt = id, time.Now()
+		return snap
+	}
+	one := store.Quota{Count: 1}
+	first := snapshot("first", "one")
+	if err := s.InsertSnapshot(t.Context(), first, one); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, s.InsertSnapshot(t.Context(), snapshot("second", "one"), one), innerdock.CodeExhausted)
+	_, err := s.Snapshot(t.Context(), "one", "first")
+	wantCode(t, err, innerdock.CodeNotFound)
+	first.Size = 7
+	if err := s.SnapshotReady(t.Context(), first, one); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := s.Snapshot(t.Context(), "one", "first"); err != nil || !found.Ready || found.Size != 7 {
+		t.Errorf("%+v, %v", found, err)
+	}
+	_, err = s.Snapshot(t.Context(), "two", "first")
+	wantCode(t, err, innerdock.CodeNotFound)
+	if list, err := s.Snapshots(t.Context(), "two"); err != nil || len(list) > 0 {
+		t.Errorf("another tenant sees %+v, %v", list, err)
+	}
+	if err := s.InsertSnapshot(t.Context(), snapshot("third", "two"), one); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := s.AllSnapshots(t.Context()); err != nil || len(all) != 2 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if err := s.DeleteSnapshot(t.Context(), "first"); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.Snapshots(t.Context(), "one"); err != nil || len(list) > 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// The bytes of a tenant's snapshots are bounded from the moment that one is begun, by
+// what it will take at least, and again by what it takes. A fork's are not.
+func TestSnapshotBytes(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"))
+	quota := store.Quota{Count: 10, Bytes: 100}
+	snapshot := func(id, tenant string, size int64, fork bool) store.Snapshot {
+		snap := store.Snapshot{Tenant: tenant, Fork: fork}
+		snap.ID, snap.Size, snap.CreatedAt = id, size, time.Now()
+		return snap
+	}
+	insert := func(snap store.Snapshot) error { return s.InsertSnapshot(t.Context(), snap, quota) }
+	for _, snap := range []store.Snapshot{snapshot("a", "one", 60, false), snapshot("b", "one", 20, false), snapshot("f", "one", 500, true), snapshot("o", "two", 90, false)} {
+		if err := insert(snap); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantCode(t, insert(snapshot("c", "one", 21, false)), innerdock.CodeExhausted)
+	wantCode(t, s.SnapshotReady(t.Context(), snapshot("b", "one", 41, false), quota), innerdock.CodeExhausted)
+	if _, err := s.Snapshot(t.Context(), "one", "b"); innerdock.CodeOf(err) != innerdock.CodeNotFound {
+		t.Errorf("what is beyond the quota is ready: %v", err)
+	}
+	if err := s.SnapshotReady(t.Context(), snapshot("b", "one", 40, false), quota); err != nil {
+		t.Error(err)
+	}
+	if err := s.DeleteSnapshot(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := insert(snapshot("c", "one", 60, false)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A sandbox of a pool is given to one who asks, once; a name that is taken leaves
+// it where it is.
+func TestClaims(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"))
+	pooled := record("pooled", "-pool", "")
+	pooled.Internal, pooled.Pool, pooled.Shape, pooled.Address = true, "p", 1<<30, "10.0.0.2"
+	insert(t, s, pooled)
+	insert(t, s, record("other", "a", "taken"))
+	asked := *record("asked", "a", "taken")
+	_, err := s.Claim(t.Context(), "pooled", asked)
+	wantCode(t, err, innerdock.CodeConflict)
+
+	asked.Name, asked.Env = "mine", map[string]string{"A": "1"}
+	_, err = s.Sandbox(t.Context(), "a", "pooled")
+	wantCode(t, err, innerdock.CodeNotFound)
+	rec, err := s.Claim(t.Context(), "pooled", asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := s.Sandbox(t.Context(), "a", "mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []store.Record{rec, stored} {
+		if r.ID != "pooled" || r.NetIndex != pooled.NetIndex || r.Internal || r.Pool != "" || r.Shape != pooled.Shape ||
+			r.Address != pooled.Address || r.Start != innerdock.StartPool || r.State != innerdock.StateCreating || r.Env["A"] != "1" {
+			t.Errorf("claimed as %+v", r)
+		}
+	}
+	asked.Name = "second"
+	_, err = s.Claim(t.Context(), "pooled", asked)
+	wantCode(t, err, innerdock.CodeInternal)
+	_, err = s.Claim(t.Context(), "other", asked) // is nobody's to claim
+	wantCode(t, err, innerdock.CodeInternal)
+}
+
+func TestPools(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"))
+	for i, id := range []string{"one", "two"} {
+		if err := s.InsertPool(t.Context(), innerdock.Pool{ID: id, Size: i + 1, CreatedAt: time.Unix(int64(i), 0)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.DeletePool(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, s.DeletePool(t.Context(), "one"), innerdock.CodeNotFound)
+	if pools, err := s.Pools(t.Context()); err != nil || len(pools) != 1 || pools[0].ID != "two" || pools[0].Size != 2 {
+		t.Errorf("pools: %+v, %v", pools, err)
+	}
+}
