@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
+	"time"
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
@@ -16,6 +18,9 @@ import (
 // maxReply caps a JSON reply of an agent, which is hostile like everything
 // else inside a sandbox.
 const maxReply = 1 << 20
+
+// shutdownTimeout is what an agent has to say that it will end everything.
+const shutdownTimeout = time.Second
 
 // agentClient speaks to one sandbox's agent.
 type agentClient struct {
@@ -67,6 +72,15 @@ func (a agentClient) configure(ctx context.Context, c wire.Configuration) error 
 	return resp.Body.Close()
 }
 
+// freeze prepares the agent for a checkpoint.
+func (a agentClient) freeze(ctx context.Context) error {
+	resp, err := a.post(ctx, wire.PathFreeze, nil, nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
 // startDocker starts dockerd and hands each event to see, until the start is
 // over or ctx is done.
 func (a agentClient) startDocker(ctx context.Context, start wire.DockerStart, see func(wire.DockerEvent)) error {
@@ -87,11 +101,31 @@ func (a agentClient) startDocker(ctx context.Context, start wire.DockerStart, se
 	return lines.Err()
 }
 
-// dockerReport waits until dockerd is in another state than not, for at most a
-// minute, and returns how it is.
-func (a agentClient) dockerReport(ctx context.Context, not innerdock.DockerState) (wire.DockerReport, error) {
+// shutdown asks the agent to end everything and then itself.
+func (a agentClient) shutdown(ctx context.Context, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
+	defer cancel()
+	resp, err := a.post(ctx, wire.PathShutdown, wire.Shutdown{Grace: grace.Seconds()}, nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// keepImages stops Docker and has its images become part of the root.
+func (a agentClient) keepImages(ctx context.Context) error {
+	resp, err := a.post(ctx, wire.PathDockerKeep, nil, nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// dockerReport waits until Docker is not as it was last, for at most a minute,
+// and returns how it is.
+func (a agentClient) dockerReport(ctx context.Context, last innerdock.DockerStatus) (wire.DockerReport, error) {
 	var report wire.DockerReport
-	query := url.Values{"not": {string(not)}, "wait": {"60"}}
+	query := url.Values{"not": {string(last.State)}, "restarts": {strconv.Itoa(last.Restarts)}, "wait": {"60"}}
 	resp, err := a.do(ctx, http.MethodGet, wire.PathDockerState+"?"+query.Encode(), nil, nil)
 	if err != nil {
 		return report, err
@@ -104,6 +138,11 @@ func (a agentClient) dockerReport(ctx context.Context, not innerdock.DockerState
 // execute runs a process to its end and hands its output over as it comes; it
 // returns the exit code.
 func (a agentClient) execute(ctx context.Context, spec innerdock.ProcessSpec, stdout, stderr func([]byte)) (int, error) {
+	return a.follow(ctx, spec, func(int) {}, stdout, stderr)
+}
+
+// follow is execute of a process whose ID is told when it has started.
+func (a agentClient) follow(ctx context.Context, spec innerdock.ProcessSpec, started func(pid int), stdout, stderr func([]byte)) (int, error) {
 	resp, err := a.post(ctx, "/processes", spec, http.Header{"Accept": {"text/event-stream"}})
 	if err != nil {
 		return 0, err
@@ -118,6 +157,9 @@ func (a agentClient) execute(ctx context.Context, spec innerdock.ProcessSpec, st
 			return 0, innerdock.Errorf(innerdock.CodeUnavailable, "the output of %q is unreadable: %w", spec.Args[0], err)
 		}
 		switch {
+		case event.Name == "started" && content.Process != nil && started != nil:
+			started(content.Process.PID)
+			started = nil // an agent may say it once
 		case event.Name == "exit" && content.Process != nil && content.Process.ExitCode != nil:
 			return *content.Process.ExitCode, nil
 		case event.Name == "stdout":

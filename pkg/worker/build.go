@@ -26,11 +26,7 @@ const (
 // RunSteps implements image.Runner with a sandbox of its own on root.
 func (w *Worker) RunSteps(ctx context.Context, root string, env map[string]string, steps []image.Step,
 	output func(step int, line string), layer io.Writer) error {
-	rec := &store.Record{Tenant: builderTenant, Internal: true, Env: env}
-	rec.ID, rec.State, rec.CreatedAt = newID(w.Prefix), innerdock.StateCreating, time.Now().UTC()
-	rec.CPU, rec.Memory, rec.Disk = maxCPU(), min(builderMemory, totalMemory()), builderDisk
-	rec.Docker.State = innerdock.DockerDisabled
-	rec.Timings = map[string]float64{}
+	rec := builderRecord(newID(w.Prefix), env)
 	s, err := w.create(ctx, rec, root)
 	if err != nil {
 		return err
@@ -41,7 +37,44 @@ func (w *Worker) RunSteps(ctx context.Context, root string, env map[string]strin
 			return err
 		}
 	}
-	return w.upperLayer(ctx, s.id, layer)
+	return w.upperLayer(ctx, s.id, upper.ToLayer, layer)
+}
+
+// PullInside implements image.Runner with a sandbox of its own on root, whose
+// Docker pulls.
+func (w *Worker) PullInside(ctx context.Context, root string, env map[string]string, images []string,
+	output func(i int, line string), layer io.Writer) error {
+	rec := builderRecord(newID(w.Prefix), env)
+	rec.Spec.Docker = innerdock.DockerSpec{Enabled: true, ReadyTimeout: templateDocker}
+	rec.Docker = innerdock.DockerStatus{State: innerdock.DockerStarting, Profile: innerdock.ProfileFull}
+	s, err := w.create(ctx, rec, root)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = w.end(s, ending{state: innerdock.StateTerminated}) }() // logged there
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
+	for i, ref := range images {
+		pull := image.Step{Name: "docker pull " + ref, Args: []string{"docker", "pull", "--quiet", ref}}
+		if err := s.runStep(ctx, i, pull, output); err != nil {
+			return err
+		}
+	}
+	if err := s.agent.keepImages(ctx); err != nil {
+		return err
+	}
+	return w.upperLayer(ctx, s.id, upper.KeptToLayer, layer)
+}
+
+// builderRecord is of a sandbox without Docker that belongs to nobody.
+func builderRecord(id string, env map[string]string) *store.Record {
+	rec := &store.Record{Tenant: builderTenant, Internal: true, Env: env}
+	rec.ID, rec.State, rec.CreatedAt = id, innerdock.StateCreating, time.Now().UTC()
+	rec.CPU, rec.Memory, rec.Disk = maxCPU(), min(builderMemory, totalMemory()), builderDisk
+	rec.Docker.State = innerdock.DockerDisabled
+	rec.Timings = map[string]float64{}
+	return rec
 }
 
 func (s *sandbox) runStep(ctx context.Context, i int, step image.Step, output func(step int, line string)) error {
@@ -71,12 +104,27 @@ func (s *sandbox) runStep(ctx context.Context, i int, step image.Step, output fu
 	}
 }
 
-// upperLayer streams what changed in the sandbox to layer, as an OCI layer.
-func (w *Worker) upperLayer(ctx context.Context, id string, layer io.Writer) error {
+// Commit makes an image of a running sandbox: of its own image, and of what has
+// changed below / since.
+func (w *Worker) Commit(ctx context.Context, tenant, idOrName string) (innerdock.Image, error) {
+	rec, err := w.Store.Sandbox(ctx, tenant, idOrName)
+	if err != nil {
+		return innerdock.Image{}, err
+	}
+	_, done, err := w.use(ctx, rec)
+	if err != nil {
+		return innerdock.Image{}, err
+	}
+	defer done()
+	return w.images.Commit(ctx, rec.Image, "sandbox "+rec.ID, func(layer io.Writer) error { return w.upperLayer(ctx, rec.ID, upper.ToLayer, layer) })
+}
+
+// upperLayer streams what changed in the sandbox to layer, as convert makes it.
+func (w *Worker) upperLayer(ctx context.Context, id string, convert func(io.Reader, io.Writer) error, layer io.Writer) error {
 	reader, writer := io.Pipe()
 	converted := make(chan error, 1)
 	go func() {
-		err := upper.ToLayer(reader, layer)
+		err := convert(reader, layer)
 		reader.CloseWithError(err)
 		converted <- err
 	}()

@@ -23,20 +23,32 @@ var missing = map[wire.DockerStep]string{
 	wire.StepInfo:      "dockerd has made its socket, but does not answer on it",
 }
 
-// beginDocker starts dockerd in the background when the sandbox asks for it.
+// beginDocker starts dockerd in the background when the sandbox asks for it, and
+// follows it. In one that was restored it runs, and comes back to its networks.
 func (w *Worker) beginDocker(s *sandbox, rec store.Record, endpoint network.Endpoint) {
-	if rec.Docker.State != innerdock.DockerStarting {
+	if rec.Spec.Docker.Enabled {
+		s.dockerStart = wire.DockerStart{
+			Profile: rec.Docker.Profile,
+			Address: endpoint.Address.Addr().String(),
+			MTU:     endpoint.MTU,
+			Mirror:  w.Mirror,
+		}
+	}
+	status := rec.Docker
+	if status.State == innerdock.DockerDisabled || status.State == innerdock.DockerFailed {
+		w.started(s, rec)
 		return
 	}
 	timeout := time.Duration(rec.Spec.Docker.ReadyTimeout * float64(time.Second))
-	start := wire.DockerStart{
-		Profile: rec.Docker.Profile,
-		Address: endpoint.Address.Addr().String(),
-		MTU:     endpoint.MTU,
-		Mirror:  w.Mirror,
-	}
 	w.wg.Go(func() {
-		status := s.startDocker(timeout, start)
+		if status.State == innerdock.DockerStarting {
+			status = s.startDocker(timeout, s.dockerStart)
+			if status.State == innerdock.DockerReady {
+				w.started(s, rec)
+			} else {
+				s.started()
+			}
+		}
 		for s.ctx.Err() == nil { // until the sandbox ends, or the next server takes over
 			status.Profile = rec.Docker.Profile
 			w.noteDocker(s, status)
@@ -110,7 +122,8 @@ var afterReady = []innerdock.DockerState{innerdock.DockerReady, innerdock.Docker
 const maxReason = 8 << 10
 
 // followDocker returns the next status that differs from last, or last when the
-// sandbox's context is done. The agent restarts a dockerd that dies.
+// sandbox's context is done. The agent restarts a dockerd that dies. One that is
+// frozen while nobody takes a checkpoint is let go on, until that succeeds.
 func (s *sandbox) followDocker(last innerdock.DockerStatus) innerdock.DockerStatus {
 	pace := time.NewTicker(followPace)
 	defer pace.Stop()
@@ -120,13 +133,21 @@ func (s *sandbox) followDocker(last innerdock.DockerStatus) innerdock.DockerStat
 		case <-s.ctx.Done():
 			return last
 		}
-		report, err := s.agent.dockerReport(s.ctx, last.State)
-		if err != nil || report.State == last.State || !slices.Contains(afterReady, report.State) {
+		report, err := s.agent.dockerReport(s.ctx, last)
+		if err == nil && report.State == innerdock.DockerStarting && s.checkpointing.TryLock() {
+			s.thaw(s.ctx)
+			s.checkpointing.Unlock()
+			continue
+		}
+		if err != nil || report.State == last.State && report.Restarts == last.Restarts || !slices.Contains(afterReady, report.State) {
 			continue // not connected just now, or nothing new
 		}
 		next := last
-		next.State, next.Code = report.State, report.Code
-		next.Reason = report.Reason[:min(len(report.Reason), maxReason)]
+		next.State, next.Code, next.Restarts = report.State, report.Code, report.Restarts
+		next.Reason = capped(report.Reason, maxReason)
+		if report.State == innerdock.DockerFailed {
+			next.Reason = withLog(next.Reason, capped(report.Log, maxReason))
+		}
 		s.log.Warn("docker daemon changed its state", "state", report.State, "restarts", report.Restarts, "reason", report.Reason)
 		return next
 	}
@@ -142,12 +163,20 @@ func (s *sandbox) dockerFailed(event wire.DockerEvent) innerdock.DockerStatus {
 	if event.ExitCode != nil {
 		reason = fmt.Sprintf("%s (exit code %d)", reason, *event.ExitCode)
 	}
-	if event.Log != "" {
-		reason += "; its last lines:\n" + event.Log
-	}
+	reason = withLog(reason, event.Log)
 	s.log.Error("docker daemon failed to start", "step", event.Step, "error", reason)
 	return failed(innerdock.CodeDockerFailed, reason)
 }
+
+// withLog adds the end of dockerd's log to why it failed.
+func withLog(reason, log string) string {
+	if log == "" {
+		return reason
+	}
+	return reason + "; its last lines:\n" + log
+}
+
+func capped(text string, n int) string { return text[:min(len(text), n)] }
 
 func failed(code innerdock.Code, reason string) innerdock.DockerStatus {
 	return innerdock.DockerStatus{State: innerdock.DockerFailed, Code: code, Reason: reason}

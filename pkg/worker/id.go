@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
+	"encoding/hex"
 	"strings"
 )
 
@@ -31,4 +32,11 @@ func newID(prefix string) string {
 
 func encode(b []byte) string {
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b))
+}
+
+// machineID is what a sandbox has in /etc/machine-id: its own, for as long as
+// the sandbox is the same.
+func machineID(sandbox string) string {
+	sum := sha256.Sum256([]byte("machine " + sandbox))
+	return hex.EncodeToString(sum[:16])
 }

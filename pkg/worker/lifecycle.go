@@ -32,7 +32,13 @@ func (w *Worker) Create(ctx context.Context, tenant string, spec innerdock.Sandb
 	if err != nil {
 		return innerdock.Sandbox{}, err
 	}
-	s, err := w.create(ctx, rec, w.images.Root(rec.Image))
+	var s *sandbox
+	if spec.Snapshot == "" {
+		s, err = w.claim(ctx, rec)
+	}
+	if s == nil && err == nil {
+		s, err = w.create(ctx, rec, w.images.Root(rec.Image))
+	}
 	if err != nil {
 		return innerdock.Sandbox{}, err
 	}
@@ -43,28 +49,87 @@ func (w *Worker) Create(ctx context.Context, tenant string, spec innerdock.Sandb
 // create stores the intent, makes every resource and starts the sandbox on the
 // root file. A failure undoes all of it and leaves a failed record with the reason.
 func (w *Worker) create(ctx context.Context, rec *store.Record, root string) (*sandbox, error) {
-	if err := w.Store.Insert(ctx, rec, w.Network.Capacity()); err != nil {
+	if err := w.checkHostDisk(); err != nil {
 		return nil, err
 	}
-	s, err := w.register(rec)
+	err := w.Store.Insert(ctx, rec, w.Network.Capacity())
+	for innerdock.CodeOf(err) == innerdock.CodeExhausted && rec.Tenant != poolTenant && rec.Tenant != templateTenant && w.giveBack("its address was needed") {
+		err = w.Store.Insert(ctx, rec, w.Network.Capacity())
+	}
 	if err != nil {
+		return nil, err
+	}
+	from := w.warmth(ctx, rec, root)
+	s, err := w.attempt(ctx, rec, root, from)
+	if unwarmed := (*notWarm)(nil); errors.As(err, &unwarmed) && from.snapshot {
+		err = innerdock.Errorf(innerdock.CodeUnavailable, "snapshot %s cannot be restored: %w", rec.Spec.Snapshot, unwarmed.cause)
+	} else if unwarmed != nil {
+		s, err = w.attempt(ctx, rec, root, w.distrust(ctx, from, unwarmed.cause))
+	}
+	if err == nil {
+		return s, nil
+	}
+	if s == nil {
 		return nil, errors.Join(err, w.discard(rec.ID, err.Error()))
 	}
+	s.log.Error("sandbox could not be created", "error", err)
+	return nil, errors.Join(err, w.end(s, ending{state: innerdock.StateFailed, reason: err.Error()}))
+}
+
+// notWarm is why a sandbox could not be started from its template. Nothing is
+// left of the attempt but its record.
+type notWarm struct{ cause error }
+
+func (e *notWarm) Error() string { return "starting from a template: " + e.cause.Error() }
+
+// attempt starts the sandbox from a template or cold. When that fails, the
+// sandbox is the caller's to end, or nil if there is nothing to end.
+func (w *Worker) attempt(ctx context.Context, rec *store.Record, root string, from warmth) (*sandbox, error) {
+	s, err := w.register(rec)
+	if err != nil {
+		return nil, err
+	}
+	defer close(s.settled)
+	err = w.begin(ctx, s, rec, root, from)
+	if err == nil || from.template == "" || ctx.Err() != nil || s.ctx.Err() != nil {
+		return s, err
+	}
+	if !s.ending.CompareAndSwap(false, true) {
+		return s, err
+	}
+	if failure := w.retract(s); failure != nil {
+		return nil, errors.Join(err, failure)
+	}
+	return nil, &notWarm{err}
+}
+
+// begin starts a sandbox that is registered. It gives up when the sandbox is ended.
+func (w *Worker) begin(ctx context.Context, s *sandbox, rec *store.Record, root string, from warmth) error {
+	s.from, s.started = from, w.maker.starting()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })
 	defer stop()
-
-	err = w.start(ctx, s, rec, root)
-	close(s.settled)
+	err := w.start(ctx, s, rec, root)
 	if err == nil {
-		return s, nil
+		return nil
 	}
+	s.started()
 	if cause := context.Cause(ctx); cause != nil {
-		err = innerdock.Errorf(innerdock.CodeUnavailable, "creating the sandbox was given up: %w", cause)
+		return innerdock.Errorf(innerdock.CodeUnavailable, "creating the sandbox was given up: %w", cause)
 	}
-	s.log.Error("sandbox could not be created", "error", err)
-	return nil, errors.Join(err, w.end(s, ending{state: innerdock.StateFailed, reason: err.Error()}))
+	return err
+}
+
+// retract takes a sandbox that is being started back to its record. Who waits
+// for its end has it with that. The caller has it for its end.
+func (w *Worker) retract(s *sandbox) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), endTimeout)
+	defer cancel()
+	s.cancel(errEnding)
+	err := w.remove(ctx, s.id)
+	w.release(s)
+	return err
 }
 
 // start brings the sandbox from its record to a configured agent.
@@ -79,14 +144,7 @@ func (w *Worker) start(ctx context.Context, s *sandbox, rec *store.Record, root 
 		return err
 	}
 	clock.lap("network")
-	pid, err := w.Runtime.Create(ctx, w.runtimeSpec(rec, root, endpoint))
-	if err != nil {
-		return err
-	}
-	if err := w.watch(s, pid); err != nil {
-		return innerdock.Errorf(innerdock.CodeInternal, "the sandbox died while it was made: %w", err)
-	}
-	if err := w.Runtime.Start(ctx, s.id); err != nil {
+	if err := w.boot(ctx, s, w.runtimeSpec(rec, root, endpoint)); err != nil {
 		return err
 	}
 	clock.lap("runtime")
@@ -95,23 +153,52 @@ func (w *Worker) start(ctx context.Context, s *sandbox, rec *store.Record, root 
 	}
 	clock.lap("agent")
 	stored, err := w.Store.Update(ctx, s.id, func(r *store.Record) error {
-		r.State, r.Timings, r.Address = innerdock.StateRunning, clock.laps, endpoint.Address.Addr().String()
+		r.Address = endpoint.Address.Addr().String()
+		if s.from.own {
+			r.Docker, r.Persisted = rec.Docker, false
+		} else {
+			r.Timings, r.Start = clock.laps, s.from.kind()
+		}
+		if r.Pool == "" { // else it is not until somebody has it
+			r.State = innerdock.StateRunning
+		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	s.log.Info("sandbox is running", "seconds", time.Since(s.born).Seconds())
+	s.log.Info("sandbox is running", "seconds", time.Since(s.born).Seconds(), "start", stored.Start, "why", s.from.why)
 	w.beginDocker(s, stored, endpoint)
+	w.watchIdle(s, stored)
 	return nil
+}
+
+// boot has PID 1 run, and its death watched.
+func (w *Worker) boot(ctx context.Context, s *sandbox, spec runtime.Spec) (err error) {
+	var pid int
+	if s.from.template != "" {
+		pid, err = w.Runtime.Restore(ctx, spec, s.from.template)
+	} else {
+		pid, err = w.Runtime.Create(ctx, spec)
+	}
+	if err != nil {
+		return err
+	}
+	if err := w.watch(s, pid); err != nil {
+		return innerdock.Errorf(innerdock.CodeInternal, "the sandbox died while it was made: %w", err)
+	}
+	if s.from.template != "" {
+		return nil // it runs
+	}
+	return w.Runtime.Start(ctx, s.id)
 }
 
 func (w *Worker) runtimeSpec(rec *store.Record, root string, endpoint network.Endpoint) runtime.Spec {
 	spec := runtime.Spec{
 		ID: rec.ID, Hostname: cmp.Or(rec.Name, rec.ID), Rootfs: root, Disk: rec.Disk, ScratchDir: w.ScratchDir(),
 		Args: []string{wire.AgentPath}, NetNS: endpoint.NetNS,
-		CPU: rec.CPU, Memory: rec.Memory, PIDs: maxPIDs,
-		Docker:     rec.Spec.Docker.Enabled,
+		CPU: rec.CPU, Memory: rec.Memory, Shape: cmp.Or(rec.Shape, shape(rec.Memory)), PIDs: maxPIDs,
+		Docker: rec.Spec.Docker.Enabled, Moved: rec.Moved,
 		ControlDir: w.controlDir(rec.ID), AgentDir: w.agentDir, BundleDir: w.bundleDir(rec.ID),
 	}
 	if spec.Docker {
@@ -127,9 +214,11 @@ func (w *Worker) greet(ctx context.Context, s *sandbox, rec *store.Record, endpo
 	defer context.AfterFunc(s.dead, cancel)()
 	err := s.agent.configure(ctx, wire.Configuration{
 		Hostname:   cmp.Or(rec.Name, rec.ID),
+		Machine:    machineID(rec.ID),
 		Address:    endpoint.Address.Addr().String(),
 		Nameserver: endpoint.Service.String(),
-		Env:        rec.Env,
+		Env:        rec.Env, Dir: rec.Dir, User: rec.User,
+		Docker: dockerToCome(rec),
 	})
 	if err == nil {
 		return nil
@@ -142,15 +231,25 @@ func (w *Worker) greet(ctx context.Context, s *sandbox, rec *store.Record, endpo
 	}
 }
 
-// Terminate ends a sandbox and returns when nothing of it is left. Ending one
-// that has ended already is no error.
-func (w *Worker) Terminate(ctx context.Context, tenant, idOrName string) (innerdock.Sandbox, error) {
+// dockerToCome is the profile of the Docker that is yet to be started, or "".
+func dockerToCome(rec *store.Record) innerdock.DockerProfile {
+	if rec.Docker.State != innerdock.DockerStarting {
+		return ""
+	}
+	return rec.Docker.Profile
+}
+
+// Terminate ends a sandbox and returns when nothing of it is left. Its processes
+// get SIGTERM, and SIGKILL after grace. Ending one that has ended already is no
+// error.
+func (w *Worker) Terminate(ctx context.Context, tenant, idOrName string, grace time.Duration) (innerdock.Sandbox, error) {
 	rec, err := w.Store.Sandbox(ctx, tenant, idOrName)
 	if err != nil {
 		return innerdock.Sandbox{}, err
 	}
-	if s := w.liveSandbox(rec.ID); s != nil {
-		if err := w.end(s, ending{state: innerdock.StateTerminated, grace: w.Grace}); err != nil {
+	// One that could not be started warm ends by that, and lives on.
+	for s := w.liveSandbox(rec.ID); s != nil; s = w.liveSandbox(rec.ID) {
+		if err := w.end(s, ending{state: innerdock.StateTerminated, grace: grace}); err != nil {
 			return innerdock.Sandbox{}, err
 		}
 	}
@@ -161,13 +260,14 @@ func (w *Worker) Terminate(ctx context.Context, tenant, idOrName string) (innerd
 type ending struct {
 	state  innerdock.SandboxState // terminated or failed
 	reason string
-	grace  time.Duration // for its processes; none when they are dead or must die
+	grace  time.Duration         // for its processes; none when they are dead or must die
+	last   func(context.Context) // is done before anything is removed, unless nil
 }
 
 // end ends a sandbox once; further callers wait for the first and get its
 // result. It does not stop half-way when a request is cancelled.
 func (w *Worker) end(s *sandbox, how ending) error {
-	s.endOnce.Do(func() {
+	if s.ending.CompareAndSwap(false, true) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), endTimeout+how.grace)
 		defer cancel()
 		s.cancel(errEnding)
@@ -176,15 +276,23 @@ func (w *Worker) end(s *sandbox, how ending) error {
 		if s.endErr != nil {
 			s.log.Error("sandbox could not be removed; the next start of the server tries again", "error", s.endErr)
 		}
-		s.home.Close()
-		_ = s.logFile.Close()
-		w.mu.Lock()
-		delete(w.live, s.id)
-		w.mu.Unlock()
-		close(s.ended)
-	})
+		w.release(s)
+	}
 	<-s.ended
 	return s.endErr
+}
+
+// release lets go of the live half of a sandbox that has no resources any more.
+func (w *Worker) release(s *sandbox) {
+	s.home.Close()
+	_ = s.logFile.Close()
+	w.mu.Lock()
+	if w.live[s.id] == s {
+		delete(w.live, s.id)
+	}
+	w.mu.Unlock()
+	close(s.ended)
+	w.pools.changed.Fire() // it may have been one of theirs
 }
 
 func (w *Worker) finish(ctx context.Context, s *sandbox, how ending) error {
@@ -195,7 +303,10 @@ func (w *Worker) finish(ctx context.Context, s *sandbox, how ending) error {
 	if err != nil {
 		return err
 	}
-	if how.grace > 0 {
+	if how.last != nil {
+		how.last(ctx)
+	}
+	if how.grace > 0 && s.pauses.standing() != persisted {
 		w.stopGently(ctx, s, how.grace)
 	}
 	s.setDocker(func(d *innerdock.DockerStatus) { d.State = innerdock.DockerDisabled })
@@ -208,11 +319,14 @@ func (w *Worker) finish(ctx context.Context, s *sandbox, how ending) error {
 
 // stopGently asks PID 1 to stop its processes, and waits for it.
 func (w *Worker) stopGently(ctx context.Context, s *sandbox, grace time.Duration) {
-	if err := w.Runtime.Kill(ctx, s.id, syscall.SIGTERM); err != nil {
-		return // dead or stuck: it is killed next
-	}
+	w.wake(ctx, s)
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
+	if s.agent.shutdown(ctx, grace) != nil { // of another version, or not connected
+		if err := w.Runtime.Kill(ctx, s.id, syscall.SIGTERM); err != nil {
+			return // dead or stuck: it is killed next
+		}
+	}
 	select {
 	case <-s.dead.Done():
 	case <-timer.C:
@@ -236,6 +350,9 @@ func (w *Worker) remove(ctx context.Context, id string) error {
 
 // close writes the last state of a sandbox whose resources are gone.
 func (w *Worker) close(ctx context.Context, id string, state innerdock.SandboxState) error {
+	if err := w.forget(id); err != nil {
+		return err
+	}
 	_, err := w.Store.Update(ctx, id, func(r *store.Record) error {
 		now := time.Now().UTC()
 		r.State, r.EndedAt, r.Address = state, &now, ""

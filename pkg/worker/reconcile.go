@@ -25,25 +25,34 @@ func (w *Worker) reconcile(ctx context.Context) error {
 	}
 	running := map[string]runtime.State{}
 	for _, state := range states {
-		if state.Status == runtime.Running {
+		if state.Status == runtime.Running || state.Status == runtime.Paused {
 			running[state.ID] = state
 		}
 	}
-	known := map[string]bool{}
+	snapshots, err := w.Store.AllSnapshots(ctx)
+	if err != nil {
+		return err
+	}
+	forking := map[string]bool{} // by snapshot
+	for _, snap := range snapshots {
+		forking[snap.ID] = snap.Fork
+	}
+	known, onDisk := map[string]bool{}, map[string]bool{}
 	for _, rec := range records {
 		known[rec.ID] = true
-		if err := w.resume(ctx, rec, running); err != nil {
+		onDisk[rec.ID] = standingOf(rec) == persisted
+		if err := w.takeOver(ctx, rec, running, forking); err != nil {
 			return err
 		}
 	}
-	if err := w.removeOrphans(ctx, states, known); err != nil {
+	if err := errors.Join(w.openMemories(onDisk), w.removeOrphans(ctx, states, known)); err != nil {
 		return err
 	}
 	return w.prune(ctx)
 }
 
-// resume adopts one sandbox of an earlier server, or ends it.
-func (w *Worker) resume(ctx context.Context, rec store.Record, running map[string]runtime.State) error {
+// takeOver adopts one sandbox of an earlier server, or ends it.
+func (w *Worker) takeOver(ctx context.Context, rec store.Record, running map[string]runtime.State, forking map[string]bool) error {
 	state, alive := running[rec.ID]
 	var reason string
 	switch {
@@ -51,8 +60,12 @@ func (w *Worker) resume(ctx context.Context, rec store.Record, running map[strin
 		reason = rec.Reason
 	case rec.State == innerdock.StateCreating:
 		reason = "the server stopped while the sandbox was being created; create it again"
-	case rec.Internal:
+	case forking[rec.Spec.Snapshot]:
+		reason = "the server stopped before all copies of the fork were made; fork again"
+	case rec.Internal && rec.Builder == "":
 		reason = "the server stopped during the build; build again"
+	case standingOf(rec) == persisted:
+		return w.parkAgain(ctx, rec)
 	case !alive:
 		reason = "it ended while the server was away: " + causeOfDeath(rec.ID)
 	default:
@@ -67,7 +80,7 @@ func (w *Worker) resume(ctx context.Context, rec store.Record, running map[strin
 	return w.discard(rec.ID, reason)
 }
 
-// adopt takes over a running sandbox. Its agent re-dials by itself.
+// adopt takes over a running or paused sandbox. Its agent re-dials by itself.
 func (w *Worker) adopt(ctx context.Context, rec store.Record, state runtime.State) error {
 	policy, err := policyOf(rec.Spec.Network)
 	if err != nil {
@@ -89,8 +102,13 @@ func (w *Worker) adopt(ctx context.Context, rec store.Record, state runtime.Stat
 		s.abandon()
 		return innerdock.Internal(err, "watching the sandbox")
 	}
+	w.reenact(ctx, s, rec, state.Status)
 	s.log.Info("sandbox was taken over from an earlier server")
 	w.beginDocker(s, rec, endpoint)
+	w.watchIdle(s, rec)
+	if rec.Builder != "" {
+		w.adoptBuilder(s, rec.Builder)
+	}
 	return nil
 }
 

@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/agent/wire"
 	"github.com/innerdock/innerdock/pkg/runtime"
 	"github.com/innerdock/innerdock/pkg/store"
 	"github.com/innerdock/innerdock/pkg/worker/broadcast"
@@ -25,6 +27,14 @@ type sandbox struct {
 	logFile *os.File
 	born    time.Time
 	memory  int64 // bytes
+	disk    int64 // bytes
+
+	from    warmth // what it was started from; zero when it was taken over
+	started func() // its start, Docker's included, is over
+
+	watched    chan struct{} // closed when filestores is known
+	filestores runtime.Filestores
+	overDisk   time.Time // since when they have more than disk; the disk guard's
 
 	home  *home.Home
 	agent agentClient
@@ -36,8 +46,12 @@ type sandbox struct {
 	dead    context.Context // done when the sentry has exited
 	died    context.CancelFunc
 	ended   chan struct{} // closed when no resource is left and the store says so
-	endOnce sync.Once
-	endErr  error // why the teardown failed, valid after endOnce
+	ending  atomic.Bool   // somebody has it for its end, or for another one in its place
+	endErr  error         // why the teardown failed, valid after ended
+
+	dockerStart   wire.DockerStart // how its Docker is started; nothing: it has none
+	checkpointing sync.Mutex
+	pauses        pauses
 
 	mu            sync.Mutex
 	docker        innerdock.DockerStatus
@@ -47,8 +61,23 @@ type sandbox struct {
 // errEnding cancels a sandbox's context when its end has begun.
 var errEnding = errors.New("the sandbox is ending")
 
-// register makes the sandbox's live half, with its log and control socket.
+// register makes the sandbox's live half and has others see it.
 func (w *Worker) register(rec *store.Record) (*sandbox, error) {
+	s, err := w.open(rec)
+	if err == nil {
+		w.publish(s)
+	}
+	return s, err
+}
+
+func (w *Worker) publish(s *sandbox) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.live[s.id] = s
+}
+
+// open makes a live half, with its log and control socket.
+func (w *Worker) open(rec *store.Record) (*sandbox, error) {
 	if err := os.MkdirAll(w.controlDir(rec.ID), 0o700); err != nil {
 		return nil, innerdock.Internal(err, "making the sandbox's directory")
 	}
@@ -67,9 +96,12 @@ func (w *Worker) register(rec *store.Record) (*sandbox, error) {
 		logFile: file,
 		born:    rec.CreatedAt,
 		memory:  rec.Memory,
+		disk:    rec.Disk,
+		watched: make(chan struct{}),
 		settled: make(chan struct{}),
 		ended:   make(chan struct{}),
 		docker:  rec.Docker,
+		started: func() {},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(w.ctx)
 	s.dead, s.died = context.WithCancel(context.WithoutCancel(w.ctx))
@@ -78,9 +110,6 @@ func (w *Worker) register(rec *store.Record) (*sandbox, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	s.agent = agentClient{http: s.home.Client()}
-	w.mu.Lock()
-	w.live[rec.ID] = s
-	w.mu.Unlock()
 	return s, nil
 }
 
@@ -117,7 +146,14 @@ func (w *Worker) watch(s *sandbox, pid int) error {
 		s.died()
 		return err
 	}
+	if s.filestores, err = runtime.FindFilestores(pid); err != nil {
+		death.close()
+		s.died()
+		return err
+	}
+	close(s.watched)
 	stop := context.AfterFunc(w.ctx, death.close)
+	w.wg.Go(func() { w.guardMemory(s) })
 	w.wg.Go(func() {
 		defer stop()
 		defer death.close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"path"
 	"regexp"
 	goruntime "runtime"
 	"slices"
@@ -49,6 +50,12 @@ func (w *Worker) plan(ctx context.Context, tenant string, spec innerdock.Sandbox
 	if err := planResources(rec, spec); err != nil {
 		return nil, err
 	}
+	if err := planAutoPause(spec.AutoPause); err != nil {
+		return nil, err
+	}
+	if spec.Snapshot != "" {
+		return rec, w.planSnapshot(ctx, rec)
+	}
 	if err := planDocker(rec, spec.Docker); err != nil {
 		return nil, err
 	}
@@ -59,13 +66,21 @@ func (w *Worker) plan(ctx context.Context, tenant string, spec innerdock.Sandbox
 	if err != nil {
 		return nil, err
 	}
-	rec.Image = image.ID
+	begin(rec, image)
+	maps.Copy(rec.Env, spec.Env)
+	return rec, checkEnv(rec.Env)
+}
+
+// begin lets processes begin as the image says. An image that says / says nothing.
+func begin(rec *store.Record, image innerdock.Image) {
+	rec.Image, rec.User = image.ID, image.User
+	if dir := path.Clean("/" + image.WorkingDir); dir != "/" {
+		rec.Dir = dir
+	}
 	rec.Env = maps.Clone(image.Env)
 	if rec.Env == nil {
 		rec.Env = map[string]string{}
 	}
-	maps.Copy(rec.Env, spec.Env)
-	return rec, checkEnv(rec.Env)
 }
 
 func planResources(rec *store.Record, spec innerdock.SandboxSpec) error {

@@ -1,7 +1,8 @@
 // Package worker runs sandboxes on this machine. It owns a sandbox from the
 // request to the last resource: the state machine (lifecycle.go), Docker's
-// start-up (docker.go), what an earlier server left (reconcile.go), and the
-// sandboxes that build images (build.go).
+// start-up (docker.go), pauses (pause.go), what an earlier server left (reconcile.go), and the
+// sandboxes that build images: a plain one for steps (build.go), and those with
+// Docker for Dockerfiles (builder.go).
 //
 // Every resource of the host is named from the sandbox's ID and the store knows
 // of it before it is made, so a killed server leaves nothing that the next one
@@ -9,8 +10,10 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -28,6 +31,8 @@ import (
 	"github.com/innerdock/innerdock/pkg/runtime"
 	"github.com/innerdock/innerdock/pkg/store"
 	"github.com/innerdock/innerdock/pkg/worker/agentbin"
+	"github.com/innerdock/innerdock/pkg/worker/broadcast"
+	"github.com/innerdock/innerdock/pkg/worker/template"
 )
 
 // Network gives sandboxes their network; *network.Network is the real one.
@@ -44,6 +49,9 @@ type Network interface {
 type Images interface {
 	Get(ctx context.Context, id string) (innerdock.Image, error)
 	Root(id string) string
+	Export(ctx context.Context, id string, begin func(), archive io.Writer) error
+	Import(ctx context.Context, archive io.Reader, progress func(event string, e innerdock.BuildEvent)) (innerdock.Image, error)
+	Commit(ctx context.Context, parent, by string, write func(layer io.Writer) error) (innerdock.Image, error)
 }
 
 // Config is what a Worker is made of.
@@ -53,9 +61,17 @@ type Config struct {
 	Store   *store.Store
 	Runtime runtime.Runtime
 	Network Network
-	Mirror  string        // URL of the registry cache as sandboxes see it; "" for none
-	Grace   time.Duration // between SIGTERM and SIGKILL of a sandbox; default 10 s
+	Mirror  string // URL of the registry cache as sandboxes see it; "" for none
 	Logger  *slog.Logger
+
+	Policy SnapshotPolicy
+
+	RuntimeBuild string // names the very runtime that checkpoints are made with
+	TemplateRoom int64  // bytes of disk for the templates of warm starts; 0: all starts are cold
+
+	BuildTime   time.Duration // of one Dockerfile; default DefaultBuildTime
+	BuilderIdle time.Duration // after which a builder ends; default DefaultBuilderIdle
+	BuilderDisk int64         // bytes of a builder's disk, its cache included; default DefaultBuilderDisk
 }
 
 // keepEnded is how many ended sandboxes, with their logs, are remembered.
@@ -70,6 +86,16 @@ type Worker struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 
+	templates  *template.Store // nil: all starts are cold
+	maker      maker
+	pools      pools
+	builders   builders
+	stopMaking context.CancelFunc
+	making     sync.WaitGroup
+
+	snapshotsChanged broadcast.Signal // one is ready
+	keyMu            sync.Mutex       // of the file snapshot.key
+
 	mu   sync.Mutex
 	live map[string]*sandbox
 }
@@ -77,10 +103,11 @@ type Worker struct {
 // Open takes over the data directory, which the caller has locked: it adopts the sandboxes that live and
 // removes what is left of those that do not. ctx bounds the opening alone.
 func Open(ctx context.Context, cfg Config) (*Worker, error) {
-	if cfg.Grace == 0 {
-		cfg.Grace = 10 * time.Second
-	}
-	w := &Worker{Config: cfg, live: map[string]*sandbox{}}
+	w := &Worker{Config: cfg, live: map[string]*sandbox{}, maker: maker{known: map[string]*job{}}, stopMaking: func() {}}
+	w.BuildTime = cmp.Or(w.BuildTime, DefaultBuildTime)
+	w.BuilderIdle = cmp.Or(w.BuilderIdle, DefaultBuilderIdle)
+	w.BuilderDisk = cmp.Or(w.BuilderDisk, DefaultBuilderDisk)
+	w.builders = builders{slots: make(chan struct{}, maxBuilds), of: map[string]*tenantBuilds{}}
 	for _, dir := range []string{w.sandboxesDir(), w.logsDir(), w.ScratchDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, innerdock.Internal(err, "preparing the data directory")
@@ -94,15 +121,59 @@ func Open(ctx context.Context, cfg Config) (*Worker, error) {
 	if err := w.reconcile(ctx); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
+	if err := errors.Join(w.openTemplates(ctx), w.openSnapshots(ctx)); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	w.wg.Go(w.guardDisks)
+	w.wg.Go(w.retain)
 	return w, nil
 }
 
 // UseImages gives the worker its images. It is apart from Open because an image
 // store builds in sandboxes, and so needs the worker first.
-func (w *Worker) UseImages(images Images) { w.images = images }
+func (w *Worker) UseImages(images Images) {
+	w.images = images
+	var ctx context.Context
+	ctx, w.stopMaking = context.WithCancel(w.ctx)
+	w.making.Go(func() { w.make(ctx) })
+	w.making.Go(func() { w.keepPools(ctx) })
+}
+
+// ImagesInUse says what needs an image, by the image's ID: a live sandbox that was
+// made from it, a pool that makes them from it, or a snapshot of one.
+func (w *Worker) ImagesInUse(ctx context.Context) (map[string]string, error) {
+	records, err := w.Store.Live(ctx)
+	if err != nil {
+		return nil, err
+	}
+	snapshots, err := w.Store.AllSnapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	used := map[string]string{}
+	for _, snap := range snapshots {
+		used[snap.Image] = "snapshot " + snap.ID
+	}
+	pools, err := w.Store.Pools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range pools {
+		used[p.Image] = "pool " + p.ID
+	}
+	for _, rec := range records {
+		if !rec.Internal { // those that make templates end by themselves
+			used[rec.Image] = "sandbox " + rec.ID
+		}
+	}
+	return used, nil
+}
 
 // Close stops watching and leaves every sandbox running for the next server.
 func (w *Worker) Close() error {
+	w.stopMaking()
+	w.making.Wait() // it ends its sandbox
+	drained := w.drain()
 	w.cancel()
 	w.mu.Lock()
 	for _, s := range w.live {
@@ -110,9 +181,10 @@ func (w *Worker) Close() error {
 	}
 	w.mu.Unlock()
 	w.wg.Wait()
-	return nil
+	return drained
 }
 
+func (w *Worker) templatesDir() string        { return filepath.Join(w.Data, "templates") }
 func (w *Worker) sandboxesDir() string        { return filepath.Join(w.Data, "sandboxes") }
 func (w *Worker) sandboxDir(id string) string { return filepath.Join(w.sandboxesDir(), id) }
 func (w *Worker) logsDir() string             { return filepath.Join(w.Data, "logs") }
@@ -147,7 +219,8 @@ func Lock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, innerdock.Internal(err, "opening the data directory's lock")
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// Of the process: a child that has not become its program yet does not have it.
+	if err := unix.FcntlFlock(file.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		_ = file.Close()
 		return nil, innerdock.Errorf(innerdock.CodeConflict,
 			"another server uses %s; stop it, or give this one another --data directory", dir)
@@ -205,19 +278,33 @@ func (w *Worker) Log(ctx context.Context, tenant, idOrName string) ([]byte, erro
 // dialWait bounds how long a request waits for an agent that is re-dialling.
 const dialWait = 5 * time.Second
 
-// DialAgent opens a connection on which the sandbox's agent serves HTTP/1.1.
+// DialAgent opens a connection on which the sandbox's agent serves HTTP/1.1, for
+// a request that is over when it is closed.
 func (w *Worker) DialAgent(ctx context.Context, tenant, idOrName string) (net.Conn, error) {
 	rec, err := w.Store.Sandbox(ctx, tenant, idOrName)
 	if err != nil {
 		return nil, err
 	}
-	s := w.liveSandbox(rec.ID)
-	if s == nil || rec.State.Ended() {
-		return nil, endedError(rec)
+	s, done, err := w.use(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	// While a checkpoint is written there is no agent, however long that takes.
+	if err := s.home.Opened(ctx); err != nil {
+		done()
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
-	return s.home.Dial(ctx)
+	conn, err := s.home.Dial(ctx)
+	if err != nil {
+		done()
+		if s.pauses.standing() == persisted { // meanwhile
+			err = pausedError(s.id)
+		}
+		return nil, err
+	}
+	return request{conn, done}, nil
 }
 
 func endedError(rec store.Record) error {

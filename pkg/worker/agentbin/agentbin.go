@@ -1,5 +1,5 @@
-// Package agentbin holds the agent's binary, which the server carries in itself
-// and lays out for its sandboxes.
+// Package agentbin holds the agent's binary and that of its runc, which the server
+// carries in itself and lays out for its sandboxes.
 package agentbin
 
 import (
@@ -15,37 +15,50 @@ import (
 //go:embed *
 var files embed.FS
 
-const name = "innerdock-agent"
+var names = []string{"innerdock-agent", "innerdock-runc"}
 
-// Install writes the agent below dir, in a directory named after its content
+// Install writes the programs below dir, in a directory named after their content
 // that is never rewritten (checkpoints refer to it), and returns that directory.
 func Install(dir string) (string, error) {
-	binary, err := files.ReadFile(name)
-	if err != nil {
-		return "", innerdock.Errorf(innerdock.CodeUnsupported,
-			"this innerdock was built without its agent; build it with `make build`")
+	sum := sha256.New()
+	programs := map[string][]byte{}
+	for _, name := range names {
+		binary, err := files.ReadFile(name)
+		if err != nil {
+			return "", innerdock.Errorf(innerdock.CodeUnsupported,
+				"this innerdock was built without its agent; build it with `make build`")
+		}
+		programs[name] = binary
+		_, _ = sum.Write(binary)
 	}
-	sum := sha256.Sum256(binary)
-	target := filepath.Join(dir, hex.EncodeToString(sum[:8]))
-	if _, err := os.Stat(filepath.Join(target, name)); err == nil {
+	target := filepath.Join(dir, hex.EncodeToString(sum.Sum(nil)[:8]))
+	if _, err := os.Stat(target); err == nil {
 		return target, nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", innerdock.Internal(err, "installing the agent")
-	}
-	temp, err := os.MkdirTemp(dir, ".new-")
-	if err != nil {
-		return "", innerdock.Internal(err, "installing the agent")
-	}
-	defer func() { _ = os.RemoveAll(temp) }()
-	if err := os.WriteFile(filepath.Join(temp, name), binary, 0o755); err != nil {
-		return "", innerdock.Internal(err, "installing the agent")
-	}
-	if err := os.Chmod(temp, 0o755); err != nil {
-		return "", innerdock.Internal(err, "installing the agent")
-	}
-	if err := os.Rename(temp, target); err != nil {
+	if err := lay(dir, target, programs); err != nil {
 		return "", innerdock.Internal(err, "installing the agent")
 	}
 	return target, nil
+}
+
+// lay writes the programs to target, which is there afterwards with all of them
+// or not at all.
+func lay(dir, target string, programs map[string][]byte) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	temp, err := os.MkdirTemp(dir, ".new-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(temp) }()
+	for name, binary := range programs {
+		if err := os.WriteFile(filepath.Join(temp, name), binary, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(temp, 0o755); err != nil {
+		return err
+	}
+	return os.Rename(temp, target)
 }

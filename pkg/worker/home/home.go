@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -22,48 +23,110 @@ import (
 	"github.com/innerdock/innerdock/pkg/worker/broadcast"
 )
 
-// handshakeTimeout bounds the two lines that open a connection.
-const handshakeTimeout = 5 * time.Second
+const (
+	// handshakeTimeout bounds the two lines that open a connection.
+	handshakeTimeout = 5 * time.Second
+	// partTimeout is how long an agent has to let go of its connection.
+	partTimeout = 2 * time.Second
+)
 
 // Home is where the agent of one sandbox dials home. A new connection replaces
 // the old one, so nothing inside the sandbox can make the host hold more.
 type Home struct {
-	listener net.Listener
-	log      *slog.Logger
-	wg       sync.WaitGroup
+	dir string
+	log *slog.Logger
+	wg  sync.WaitGroup
 
-	changed broadcast.Signal // of session and closed
+	changed broadcast.Signal // of listener, session and closed
+	quiet   atomic.Bool      // the agent cannot answer for now
 
-	mu      sync.Mutex
-	session *yamux.Session
-	hello   wire.Hello // of session
-	closed  bool
+	mu       sync.Mutex
+	listener net.Listener // nil: it is shut
+	session  *yamux.Session
+	conn     net.Conn   // of session
+	hello    wire.Hello // of session
+	closed   bool
 }
 
 // Listen makes the socket in dir, replacing one that an earlier server left, and
 // serves it until Close.
 func Listen(dir string, log *slog.Logger) (*Home, error) {
-	path := filepath.Join(dir, wire.SocketName)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, innerdock.Internal(err, "replacing the control socket")
+	h := &Home{dir: dir, log: log}
+	if err := h.Open(); err != nil {
+		return nil, err
 	}
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, innerdock.Internal(err, "listening on the control socket")
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		_ = listener.Close()
-		return nil, innerdock.Internal(err, "protecting the control socket")
-	}
-	h := &Home{listener: listener, log: log}
-	h.wg.Go(h.accept)
 	return h, nil
 }
 
-func (h *Home) accept() {
+// Open serves the socket after Shut. After Close it does nothing.
+func (h *Home) Open() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil
+	}
+	path := filepath.Join(h.dir, wire.SocketName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return innerdock.Internal(err, "replacing the control socket")
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return innerdock.Internal(err, "listening on the control socket")
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = listener.Close()
+		return innerdock.Internal(err, "protecting the control socket")
+	}
+	h.listener = listener
+	h.changed.Fire()
+	h.wg.Go(func() { h.accept(listener) })
+	return nil
+}
+
+// Shut parts from the agent and lets nobody connect until Open. It returns when
+// the agent has closed its end, or has had the time to: a connection that a
+// checkpoint finds open is dead afterwards, which the agent is not told.
+func (h *Home) Shut() {
+	h.mu.Lock()
+	listener, session, conn := h.listener, h.session, h.conn
+	h.listener = nil
+	h.mu.Unlock()
+	if listener != nil {
+		_ = listener.Close()
+	}
+	if end, ok := conn.(interface{ CloseWrite() error }); ok && session != nil && end.CloseWrite() == nil {
+		late := time.NewTimer(partTimeout)
+		defer late.Stop()
+		select {
+		case <-session.CloseChan():
+		case <-late.C:
+		}
+	}
+	h.Hangup()
+}
+
+// Opened returns when the home is not shut: it is open, or closed for good.
+func (h *Home) Opened(ctx context.Context) error {
+	for {
+		changed := h.changed.Next()
+		h.mu.Lock()
+		shut := h.listener == nil && !h.closed
+		h.mu.Unlock()
+		if !shut {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (h *Home) accept(listener net.Listener) {
 	refused, told := 0, time.Time{}
 	for {
-		conn, err := h.listener.Accept()
+		conn, err := listener.Accept()
 		if err != nil {
 			return
 		}
@@ -77,17 +140,20 @@ func (h *Home) accept() {
 			}
 			continue
 		}
-		h.replace(session, hello)
+		h.replace(session, conn, hello)
 	}
 }
 
-func (h *Home) replace(session *yamux.Session, hello wire.Hello) {
+func (h *Home) replace(session *yamux.Session, conn net.Conn, hello wire.Hello) {
 	h.mu.Lock()
 	old := h.session
-	if h.closed && session != nil { // too late
-		old, session = session, h.session
+	if session != nil && (h.closed || h.listener == nil) { // too late
+		old, session, conn = session, nil, nil
 	}
-	h.session, h.hello = session, hello
+	h.session, h.conn, h.hello = session, conn, hello
+	if session != nil {
+		h.wg.Go(func() { wire.KeepAlive(session, h.quiet.Load) })
+	}
 	h.mu.Unlock()
 	h.changed.Fire()
 	if old != nil {
@@ -123,6 +189,10 @@ func handshake(conn net.Conn) (*yamux.Session, wire.Hello, error) {
 	session, err := yamux.Client(conn, wire.SessionConfig())
 	return session, hello, err
 }
+
+// SetQuiet says whether the agent can answer at all. The connection to one that
+// cannot is kept.
+func (h *Home) SetQuiet(quiet bool) { h.quiet.Store(quiet) }
 
 // Dial opens a stream to the agent. While no agent is connected it waits for
 // one until ctx is done.
@@ -191,14 +261,17 @@ func (h *Home) Agent(ctx context.Context) (wire.Hello, error) {
 }
 
 // Hangup ends the agent's connection; it dials again.
-func (h *Home) Hangup() { h.replace(nil, wire.Hello{}) }
+func (h *Home) Hangup() { h.replace(nil, nil, wire.Hello{}) }
 
 // Close ends the session and waits for the socket's goroutine.
 func (h *Home) Close() {
 	h.mu.Lock()
 	h.closed = true
+	listener := h.listener
 	h.mu.Unlock()
-	_ = h.listener.Close()
+	if listener != nil {
+		_ = listener.Close()
+	}
 	h.Hangup()
 	h.wg.Wait()
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -164,6 +165,48 @@ func TestHangupAndAgent(t *testing.T) {
 	defer cancel()
 	if hello, err := h.Agent(ctx); err == nil {
 		t.Fatalf("after the end there is still %+v", hello)
+	}
+}
+
+// A home that is shut has parted from its agent, and takes none until it is open again.
+func TestShutUntilOpen(t *testing.T) {
+	h, socket := newHome(t)
+	session := dialHome(t, socket, answer("here"))
+	if got := get(t, h); got != "here" {
+		t.Fatalf("got %q", got)
+	}
+	h.Shut()
+	if !session.IsClosed() {
+		t.Error("the agent has not been parted from")
+	}
+	if conn, err := net.Dial("unix", socket); err == nil {
+		_ = conn.Close()
+		t.Error("an agent could connect")
+	}
+	given, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := h.Opened(given); !errors.Is(err, context.Canceled) {
+		t.Errorf("a shut home is open: %v", err)
+	}
+	opened := make(chan error, 1)
+	go func() { opened <- h.Opened(t.Context()) }()
+	if err := h.Open(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != nil {
+		t.Error(err)
+	}
+	dialHome(t, socket, answer("back"))
+	if got := get(t, h); got != "back" {
+		t.Errorf("got %q", got)
+	}
+	h.Shut()
+	h.Close()
+	if err := h.Open(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(socket); err == nil {
+		t.Error("a closed home has a socket")
 	}
 }
 
