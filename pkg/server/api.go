@@ -35,8 +35,10 @@ func newAPI(mux *http.ServeMux) huma.API {
 			Security: []map[string][]string{{"key": {}}},
 			Tags: []*huma.Tag{
 				{Name: "sandboxes", Description: "Sandboxes and their Docker."},
+				{Name: "snapshots", Description: "Sandboxes that were kept as they ran, and copies of them."},
 				{Name: "processes", Description: "Processes in a sandbox."},
 				{Name: "files", Description: "Files in a sandbox. Relative paths are under " + innerdock.WorkspaceDir + "."},
+				{Name: "tunnels", Description: "Connections into a sandbox: Docker's API and TCP ports."},
 				{Name: "images", Description: "What sandboxes are made from."},
 				{Name: "keys", Description: "API keys; through the local socket only."},
 				{Name: "server", Description: "The server itself."},

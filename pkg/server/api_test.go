@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +83,15 @@ func TestSandboxLife(t *testing.T) {
 	if err != nil || !strings.Contains(string(log), made.ID) {
 		t.Fatalf("log: %q, %v", log, err)
 	}
+	if paused, err := r.client.Pause(ctx, "one"); err != nil || paused.State != innerdock.StatePaused {
+		t.Fatalf("paused: %+v, %v", paused, err)
+	}
+	if paused, err := r.client.PauseToDisk(ctx, "one"); err != nil || !paused.Persisted {
+		t.Fatalf("paused to the disk: %+v, %v", paused, err)
+	}
+	if resumed, err := r.client.Resume(ctx, made.ID); err != nil || resumed.State != innerdock.StateRunning {
+		t.Fatalf("resumed: %+v, %v", resumed, err)
+	}
 	waited := make(chan innerdock.Sandbox, 1)
 	go func() {
 		sandbox, _ := r.client.Wait(ctx, made.ID)
@@ -150,9 +161,17 @@ func TestImageBuild(t *testing.T) {
 	if list, err := r.client.Images(ctx); err != nil || len(list) != 1 {
 		t.Errorf("list: %v, %v", list, err)
 	}
+	if found, err := r.client.FindImage(ctx, def); err != nil || found.ID != image.ID {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	if text, err := r.client.Dockerfile(ctx, def); err != nil || text != "FROM "+def.BaseImage+def.PythonVersion+"\n" {
+		t.Errorf("the Dockerfile is %q, %v", text, err)
+	}
 	if err := r.client.RemoveImage(ctx, image.ID); err != nil {
 		t.Error(err)
 	}
+	_, err = r.client.FindImage(ctx, def)
+	wantCode(t, err, innerdock.CodeImageNotFound)
 	_, err = r.client.Image(ctx, image.ID)
 	wantCode(t, err, innerdock.CodeImageNotFound)
 
@@ -161,6 +180,44 @@ func TestImageBuild(t *testing.T) {
 	key, _ := r.key("default")
 	response, body := r.request("POST", "/v1/images", key, strings.NewReader(`{"base_image":"missing:latest"}`))
 	wantError(t, response, body, innerdock.CodeImageNotFound) // plain: nothing had happened
+}
+
+func TestImageTransfers(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	image, err := r.client.BuildImage(ctx, innerdock.ImageDefinition{BaseImage: "debian:bookworm"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if layers, err := r.client.ImageHistory(ctx, image.ID); err != nil || len(layers) != 1 || layers[0].CreatedBy == "" {
+		t.Errorf("history: %+v, %v", layers, err)
+	}
+	var events []string
+	pushed, err := r.client.PushImage(ctx, image.ID, innerdock.ImagePush{Reference: "r/x:1"}, func(name string, e innerdock.BuildEvent) {
+		events = append(events, name+" "+e.Message)
+	})
+	if err != nil || pushed.ID != image.ID || strings.Join(events, ",") != "progress pushed r/x:1" {
+		t.Errorf("push: %+v, %q, %v", pushed, events, err)
+	}
+	_, err = r.client.PushImage(ctx, image.ID, innerdock.ImagePush{}, nil)
+	wantCode(t, err, innerdock.CodeInvalid)
+	archive, err := r.client.ExportImage(ctx, image.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := r.client.ImportImage(ctx, archive)
+	if err != nil || again.ID != image.ID {
+		t.Errorf("what was exported is imported as %+v, %v", again, err)
+	}
+	archive.Close()
+	for _, keep := range []int64{1, 0} {
+		pruned, err := r.client.PruneImages(ctx, innerdock.ImagePrune{Keep: keep})
+		if err != nil || len(pruned.Images) != 1-int(keep) {
+			t.Errorf("pruned to %d bytes: %+v, %v", keep, pruned, err)
+		}
+	}
+	_, err = r.client.ExportImage(ctx, image.ID)
+	wantCode(t, err, innerdock.CodeImageNotFound)
 }
 
 func TestBuildEndsWithItsClient(t *testing.T) {
@@ -172,6 +229,41 @@ func TestBuildEndsWithItsClient(t *testing.T) {
 	}
 	<-r.images.Stopped
 }
+
+// Files come as they are read, and may be more than a JSON body.
+func TestBuildFromFiles(t *testing.T) {
+	r := newRig(t)
+	key, _ := r.key(innerdock.DefaultTenant)
+	def := innerdock.ImageDefinition{BaseImage: "debian:bookworm"}
+	var events []string
+	image, err := r.client.BuildImageFrom(t.Context(), def, io.LimitReader(zeros{}, 40<<20), func(name string, e innerdock.BuildEvent) {
+		events = append(events, name+" "+e.Message)
+	})
+	if err != nil || image.Base != def.BaseImage || len(events) == 0 || events[0] != "progress 41943040 bytes for default" {
+		t.Errorf("%+v, %q, %v", image, events, err)
+	}
+	broken := errors.New("the disk is gone")
+	_, err = r.client.BuildImageFrom(t.Context(), innerdock.ImageDefinition{BaseImage: "other"}, io.MultiReader(strings.NewReader("half"), failing{broken}), nil)
+	if err == nil {
+		t.Error("half of the files made an image")
+	}
+	for body, want := range map[string]string{
+		"":             `"" where definition belongs`,
+		"name=context": `"context" where definition belongs`,
+		"name=definition\r\n\r\n{\"base\":1}\r\n--b--": "cannot be read",
+		"name=definition\r\n\r\n{}\r\n--b--":           "lacks the part context",
+	} {
+		response, text := r.request(http.MethodPost, "/v1/images/build", key, strings.NewReader("--b\r\nContent-Disposition: form-data; "+body+"\r\n\r\n"), "Content-Type", "multipart/form-data; boundary=b")
+		wantError(t, response, text, innerdock.CodeInvalid, want)
+	}
+	if err := r.client.EndBuilder(t.Context()); err != nil || !slices.Equal(r.images.Ended, []string{innerdock.DefaultTenant}) {
+		t.Errorf("the builders of %q were ended, %v", r.images.Ended, err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 // A client that leaves before it hears of its sandbox leaves none behind.
 func TestCreateForNobody(t *testing.T) {

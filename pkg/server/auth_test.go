@@ -53,7 +53,7 @@ func requestFor(op operation, sandbox string) (path, body string) {
 	path = strings.NewReplacer("{id}", sandbox, "{pid}", "1").Replace(op.path)
 	switch {
 	case strings.HasPrefix(op.path, "/v1/images/"):
-		path = "/v1/images/sha256:0"
+		path = strings.Replace(op.path, "{id}", "sha256:0", 1)
 	case strings.HasPrefix(op.path, "/v1/keys/"):
 		path = "/v1/keys/0"
 	case op.id == "listFiles":
@@ -66,15 +66,23 @@ func requestFor(op operation, sandbox string) (path, body string) {
 		path += "?timeout=0"
 	}
 	bodies := map[string]string{
-		"createSandbox": `{"image":"x"}`, "buildImage": `{"base_image":"x"}`, "createKey": `{}`,
-		"startProcess": `{"args":["true"]}`, "signalProcess": `{"signal":"SIGTERM"}`, "seedRegistry": `{}`,
+		"createSandbox": `{"image":"x"}`, "buildImage": `{"base_image":"x"}`, "findImage": `{"base_image":"x"}`, "renderImage": `{"base_image":"x"}`,
+		"buildImageFrom": "--b\r\nContent-Disposition: form-data; name=definition\r\n\r\n{\"base_image\":\"x\"}\r\n--b\r\n" +
+			"Content-Disposition: form-data; name=context\r\n\r\n\r\n--b--\r\n",
+		"createKey":  `{}`,
+		"createPool": `{"image":"x","size":1}`, "createTemplate": `{"image":"x"}`, "forkSandbox": `{}`,
+		"startProcess": `{"args":["true"]}`, "signalProcess": `{"signal":"SIGTERM"}`, "seedRegistry": `{}`, "pruneRegistry": `{}`,
+		"pruneImages": `{}`, "pushImage": `{"reference":"x"}`,
 	}
 	return path, bodies[op.id]
 }
 
+// forAnyTenant are the operations on images that are not the owner's alone.
+var forAnyTenant = map[string]bool{"buildImage": true, "buildImageFrom": true, "getImage": true, "renderImage": true, "findImage": true}
+
 // forAdmin says that no key is enough for op.
 func forAdmin(op operation) bool {
-	return strings.HasPrefix(op.path, "/v1/keys") || op.id == "seedRegistry"
+	return strings.HasPrefix(op.path, "/v1/keys") || strings.HasPrefix(op.path, "/v1/registry") || strings.HasPrefix(op.path, "/v1/pools") || strings.HasPrefix(op.path, "/v1/templates")
 }
 
 // Every operation of the document, for everybody who might ask.
@@ -91,7 +99,11 @@ func TestRoutesByPrincipal(t *testing.T) {
 	for _, op := range operations(t) {
 		path, body := requestFor(op, id)
 		send := func(key string) (*http.Response, string) {
-			return r.request(op.method, path, key, strings.NewReader(body), "Content-Type", "application/json")
+			contentType := "application/json"
+			if op.id == "buildImageFrom" {
+				contentType = "multipart/form-data; boundary=b"
+			}
+			return r.request(op.method, path, key, strings.NewReader(body), "Content-Type", contentType)
 		}
 		if op.public {
 			if response, text := send(""); response.StatusCode != http.StatusOK {
@@ -113,7 +125,7 @@ func TestRoutesByPrincipal(t *testing.T) {
 			switch {
 			case strings.Contains(op.path, "/sandboxes/{id}"):
 				wantError(t, response, text, innerdock.CodeNotFound, id)
-			case forAdmin(op), op.id == "listImages", op.id == "removeImage":
+			case forAdmin(op), strings.Contains(op.path, "/images") && !forAnyTenant[op.id]:
 				wantError(t, response, text, innerdock.CodeForbidden)
 			case op.id == "listSandboxes":
 				if strings.Contains(text, id) {
@@ -130,6 +142,10 @@ func TestRoutesByPrincipal(t *testing.T) {
 			response, text := send(own)
 			if forAdmin(op) {
 				wantError(t, response, text, innerdock.CodeForbidden, "local socket")
+				return
+			}
+			if op.id == "connectDocker" || op.id == "connectPort" || op.id == "followPorts" { // they want an upgrade
+				wantError(t, response, text, innerdock.CodeInvalid, "Upgrade")
 				return
 			}
 			if response.StatusCode >= 500 || response.StatusCode == 401 || response.StatusCode == 403 ||

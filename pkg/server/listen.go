@@ -36,6 +36,12 @@ func (s *Server) Serve(ctx, abort context.Context, where Listeners, ready func()
 	if err != nil {
 		return err
 	}
+	if where.Socket != "" {
+		if s.sockets, err = s.openSockets(ctx, where.Socket); err != nil {
+			closeFaces(faces)
+			return err
+		}
+	}
 	if ready != nil {
 		ready()
 	}
@@ -65,7 +71,9 @@ func (s *Server) stop(abort context.Context, faces []face) {
 	s.drain()
 	limit, cancel := context.WithTimeout(abort, drainTime)
 	defer cancel()
+	s.sockets.stopListening()
 	var stopping sync.WaitGroup
+	stopping.Go(func() { s.tunnels.drain(limit) })
 	for _, f := range faces {
 		stopping.Go(func() {
 			if f.http.Shutdown(limit) != nil {
@@ -76,6 +84,7 @@ func (s *Server) stop(abort context.Context, faces []face) {
 		})
 	}
 	stopping.Wait()
+	s.sockets.close()
 }
 
 // face is one listener and the HTTP server on it.
@@ -86,13 +95,17 @@ type face struct {
 	release  func() // removes what listening left behind
 }
 
+func closeFaces(faces []face) {
+	for _, f := range faces {
+		_ = f.listener.Close()
+		f.release()
+	}
+}
+
 func (s *Server) listen(ctx context.Context, where Listeners) (faces []face, err error) {
 	defer func() {
 		if err != nil {
-			for _, f := range faces {
-				_ = f.listener.Close()
-				f.release()
-			}
+			closeFaces(faces)
 		}
 	}()
 	certificate, known, err := loadCertificate(where)

@@ -100,7 +100,7 @@ func (r *rig) server() *server.Server {
 		backend = hostileAgents{r.backend, r.hostile}
 	}
 	return server.New(server.Config{
-		Backend: backend, Images: r.images, Keys: r.keys, Version: "test", Runsc: "r1", Hosts: []string{"dock.example"},
+		Backend: backend, Snapshots: r.backend, Images: r.images, Builders: r.images, Keys: r.keys, Version: "test", Runsc: "r1", Hosts: []string{"dock.example"},
 		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 }

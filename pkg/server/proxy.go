@@ -202,10 +202,14 @@ func (s *Server) whyUnreachable(ctx context.Context, tenant, id string, err erro
 		return lookupErr
 	}
 	if sandbox.State.Ended() || sandbox.State == innerdock.StateTerminating {
-		return innerdock.Errorf(innerdock.CodeSandboxTerminated, "sandbox %s is %s: %s", sandbox.ID, sandbox.State, reasonOf(sandbox))
+		return endedError(sandbox)
 	}
 	return innerdock.Errorf(innerdock.CodeUnavailable,
 		"the agent of sandbox %s does not answer; try again, or see `innerdock logs %s`", sandbox.ID, sandbox.ID)
+}
+
+func endedError(sandbox innerdock.Sandbox) error {
+	return innerdock.Errorf(innerdock.CodeSandboxTerminated, "sandbox %s is %s: %s", sandbox.ID, sandbox.State, reasonOf(sandbox))
 }
 
 func reasonOf(sandbox innerdock.Sandbox) string {

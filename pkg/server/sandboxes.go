@@ -34,9 +34,19 @@ func (s *Server) addSandboxes() {
 	})
 	handle(s, huma.Operation{
 		OperationID: "terminateSandbox", Method: http.MethodDelete, Path: "/v1/sandboxes/{id}", Tags: tags,
-		Summary: "Terminate a sandbox", Description: "One that has ended already is answered as it is.",
+		Summary: "Terminate a sandbox", Description: "Its processes and containers get SIGTERM, and what is left after the grace is killed. One that has ended already is answered as it is.",
+	}, s.terminateSandbox)
+	handle(s, huma.Operation{
+		OperationID: "pauseSandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/pause", Tags: tags,
+		Summary: "Pause a sandbox", Description: "Its processes and containers stand still, take no CPU and keep their memory. " +
+			"What needs the sandbox itself is refused with the code conflict until it is resumed; what was under way goes on then. One that is paused stays so. " +
+			"With persist, its memory goes to the disk, and connections to it end.",
+	}, s.pauseSandbox)
+	handle(s, huma.Operation{
+		OperationID: "resumeSandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/resume", Tags: tags,
+		Summary: "Let a paused sandbox go on", Description: "One that runs is answered as it is.",
 	}, func(ctx context.Context, who principal, in *byID) (*bodyOf[innerdock.Sandbox], error) {
-		sandbox, err := s.backend.Terminate(ctx, who.Tenant, in.ID)
+		sandbox, err := s.backend.Resume(ctx, who.Tenant, in.ID)
 		return &bodyOf[innerdock.Sandbox]{sandbox}, err
 	})
 	handle(s, huma.Operation{
@@ -59,16 +69,38 @@ func (s *Server) addSandboxes() {
 // createSandbox terminates a sandbox that nobody was told about: one whose
 // client left before it was ready.
 func (s *Server) createSandbox(ctx context.Context, who principal, in *bodyOf[innerdock.SandboxSpec]) (*bodyOf[innerdock.Sandbox], error) {
+	if in.Body.Image == "" && in.Body.Snapshot == "" {
+		return nil, innerdock.Errorf(innerdock.CodeInvalid, "image: name the image, or the snapshot, that the sandbox starts from")
+	}
 	sandbox, err := s.backend.Create(ctx, who.Tenant, in.Body)
 	if err != nil {
 		return nil, err
 	}
 	if ctx.Err() != nil {
 		s.log.Info("client left during create: terminating", "container_id", sandbox.ID, "request_id", requestID(ctx))
-		_, err := s.backend.Terminate(context.WithoutCancel(ctx), who.Tenant, sandbox.ID)
+		_, err := s.backend.Terminate(context.WithoutCancel(ctx), who.Tenant, sandbox.ID, innerdock.DefaultGrace)
 		return nil, err
 	}
+	if who.Tenant == innerdock.DefaultTenant {
+		s.sockets.add(sandbox)
+	}
 	return &bodyOf[innerdock.Sandbox]{sandbox}, nil
+}
+
+func (s *Server) pauseSandbox(ctx context.Context, who principal, in *struct {
+	ID      string `path:"id" doc:"ID, or the name of a live one."`
+	Persist bool   `query:"persist" doc:"Bring its memory to the disk."`
+}) (*bodyOf[innerdock.Sandbox], error) {
+	sandbox, err := s.backend.Pause(ctx, who.Tenant, in.ID, in.Persist)
+	return &bodyOf[innerdock.Sandbox]{sandbox}, err
+}
+
+func (s *Server) terminateSandbox(ctx context.Context, who principal, in *struct {
+	ID    string  `path:"id" doc:"ID, or the name of a live one."`
+	Grace float64 `query:"grace" minimum:"0" maximum:"300" default:"10" doc:"Seconds from SIGTERM to SIGKILL; 0 kills at once."`
+}) (*bodyOf[innerdock.Sandbox], error) {
+	sandbox, err := s.backend.Terminate(ctx, who.Tenant, in.ID, time.Duration(in.Grace*float64(time.Second)))
+	return &bodyOf[innerdock.Sandbox]{sandbox}, err
 }
 
 func (s *Server) listSandboxes(ctx context.Context, who principal, in *struct {

@@ -6,10 +6,12 @@ package server
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -23,7 +25,11 @@ type Backend interface {
 	// Sandboxes lists the live ones, or with all those that have ended too.
 	Sandboxes(ctx context.Context, tenant string, all bool) ([]innerdock.Sandbox, error)
 	// Terminate ends a sandbox; one that has ended already is returned as it is.
-	Terminate(ctx context.Context, tenant, idOrName string) (innerdock.Sandbox, error)
+	Terminate(ctx context.Context, tenant, idOrName string, grace time.Duration) (innerdock.Sandbox, error)
+	// Pause has it stand still until Resume, with persist without any memory; both
+	// may be said twice.
+	Pause(ctx context.Context, tenant, idOrName string, persist bool) (innerdock.Sandbox, error)
+	Resume(ctx context.Context, tenant, idOrName string) (innerdock.Sandbox, error)
 	// Wait returns when the sandbox has ended or ctx is done: its state by then, and no error.
 	Wait(ctx context.Context, tenant, idOrName string) (innerdock.Sandbox, error)
 	// WaitDocker returns when Docker is ready, failed or disabled, or ctx is done.
@@ -36,11 +42,30 @@ type Backend interface {
 
 // Images has images; they belong to the server, not to a tenant.
 type Images interface {
-	// Build makes an image or finds it, and reports events named progress and log.
-	Build(ctx context.Context, def innerdock.ImageDefinition, progress func(event string, e innerdock.BuildEvent)) (innerdock.Image, error)
+	// BuildFrom makes an image for a tenant or finds it, and reports events named
+	// progress and log. files is a tar archive of what the definition copies; nil: nothing.
+	BuildFrom(ctx context.Context, tenant string, def innerdock.ImageDefinition, files io.Reader, progress func(event string, e innerdock.BuildEvent)) (innerdock.Image, error)
+	// Find returns the image of a definition if it is there, and asks nobody for it.
+	Find(ctx context.Context, tenant string, def innerdock.ImageDefinition) (innerdock.Image, error)
+	// Dockerfile returns the one that a definition is.
+	Dockerfile(def innerdock.ImageDefinition) (string, error)
 	Get(ctx context.Context, id string) (innerdock.Image, error)
 	List(ctx context.Context) ([]innerdock.Image, error)
 	Remove(ctx context.Context, id string) error
+	// History says how an image came to be, the last step first.
+	History(ctx context.Context, id string) ([]innerdock.ImageLayer, error)
+	Prune(ctx context.Context, what innerdock.ImagePrune) (innerdock.ImagesPruned, error)
+	// Push and Import report events as BuildFrom does.
+	Push(ctx context.Context, id string, to innerdock.ImagePush, progress func(event string, e innerdock.BuildEvent)) (innerdock.Image, error)
+	Import(ctx context.Context, archive io.Reader, progress func(event string, e innerdock.BuildEvent)) (innerdock.Image, error)
+	// Export calls begin before the first byte.
+	Export(ctx context.Context, id string, begin func(), archive io.Writer) error
+}
+
+// Builders are where images are built; each tenant has its own.
+type Builders interface {
+	// EndBuilder ends a tenant's builder with its cache, if there is one.
+	EndBuilder(tenant string) error
 }
 
 // Keys has API keys; Tenant says whose a key is, or CodeUnauthorized.
@@ -53,43 +78,58 @@ type Keys interface {
 
 // Config is what a Server serves.
 type Config struct {
-	Backend Backend
-	Images  Images
-	Keys    Keys
-	Seeds   Seeds
-	Version string   // of this build
-	Runsc   string   // version of the runtime
-	Hosts   []string // host names that TCP clients may use besides localhost, IP addresses and the certificate's
-	Log     *slog.Logger
+	Backend   Backend
+	Images    Images
+	Builders  Builders
+	Keys      Keys
+	Registry  Registry
+	Pools     Pools
+	Templates Templates
+	Snapshots Snapshots
+	Version   string   // of this build
+	Runsc     string   // version of the runtime
+	Hosts     []string // host names that TCP clients may use besides localhost, IP addresses and the certificate's
+	Log       *slog.Logger
 }
 
 // Server is the API. Local and Remote are its two faces.
 type Server struct {
-	backend  Backend
-	images   Images
-	keys     Keys
-	seeds    Seeds
-	version  innerdock.VersionInfo
-	hosts    []string
-	log      *slog.Logger
-	mux      *http.ServeMux
-	api      huma.API
-	draining chan struct{}
-	drain    func() // closes draining, once
+	backend   Backend
+	images    Images
+	builders  Builders
+	keys      Keys
+	registry  Registry
+	pools     Pools
+	templates Templates
+	snapshots Snapshots
+	version   innerdock.VersionInfo
+	hosts     []string
+	log       *slog.Logger
+	mux       *http.ServeMux
+	api       huma.API
+	draining  chan struct{}
+	drain     func() // closes draining, once
+	tunnels   tunnels
+	sockets   *sockets // nil: none
 }
 
 // New makes a server that does not listen yet.
 func New(cfg Config) *Server {
 	s := &Server{
-		backend:  cfg.Backend,
-		images:   cfg.Images,
-		keys:     cfg.Keys,
-		seeds:    cfg.Seeds,
-		version:  innerdock.VersionInfo{Version: cfg.Version, Runsc: cfg.Runsc, API: apiVersion},
-		hosts:    cfg.Hosts,
-		log:      cfg.Log,
-		mux:      http.NewServeMux(),
-		draining: make(chan struct{}),
+		backend:   cfg.Backend,
+		images:    cfg.Images,
+		builders:  cfg.Builders,
+		keys:      cfg.Keys,
+		registry:  cfg.Registry,
+		pools:     cfg.Pools,
+		templates: cfg.Templates,
+		snapshots: cfg.Snapshots,
+		version:   innerdock.VersionInfo{Version: cfg.Version, Runsc: cfg.Runsc, API: apiVersion},
+		hosts:     cfg.Hosts,
+		log:       cfg.Log,
+		mux:       http.NewServeMux(),
+		draining:  make(chan struct{}),
+		tunnels:   tunnels{open: map[*counted]struct{}{}, of: map[string]int{}},
 	}
 	s.drain = sync.OnceFunc(func() { close(s.draining) })
 	s.api = newAPI(s.mux)
@@ -97,8 +137,12 @@ func New(cfg Config) *Server {
 	s.addImages()
 	s.addSandboxes()
 	s.addProxied()
+	s.addTunnels()
 	s.addKeys()
 	s.addRegistry()
+	s.addPools()
+	s.addTemplates()
+	s.addSnapshots()
 	s.addDocument()
 	return s
 }

@@ -65,6 +65,10 @@ func (b *Backend) OnCreate(created func(innerdock.Sandbox)) {
 	b.created = created
 }
 
+// DockerdSocket is where the agent of a sandbox finds a Docker daemon in Dir, if a
+// test has made one.
+const DockerdSocket = "dockerd.sock"
+
 // Dir is the directory that a sandbox sees files under: /workspace is in it.
 func (b *Backend) Dir(id string) string {
 	b.mu.Lock()
@@ -146,7 +150,8 @@ func (s *sandbox) start(t testing.TB, env map[string]string) error {
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	a := agent.New(agent.Config{
-		Socket: filepath.Join(s.dir, wire.SocketName), Root: s.dir, Version: "test", Log: slog.New(slog.DiscardHandler),
+		Socket: filepath.Join(s.dir, wire.SocketName), Root: s.dir, Dockerd: filepath.Join(s.dir, DockerdSocket),
+		Version: "test", Log: slog.New(slog.DiscardHandler),
 	})
 	var running sync.WaitGroup
 	running.Go(func() { _ = a.Run(ctx) })
@@ -218,8 +223,32 @@ func (b *Backend) Sandboxes(_ context.Context, tenant string, all bool) ([]inner
 	return found, nil
 }
 
+// Pause says that a sandbox is paused; its agent goes on.
+func (b *Backend) Pause(_ context.Context, tenant, idOrName string, persist bool) (innerdock.Sandbox, error) {
+	return b.set(tenant, idOrName, innerdock.StatePaused, persist)
+}
+
+// Resume says that it runs.
+func (b *Backend) Resume(_ context.Context, tenant, idOrName string) (innerdock.Sandbox, error) {
+	return b.set(tenant, idOrName, innerdock.StateRunning, false)
+}
+
+func (b *Backend) set(tenant, idOrName string, state innerdock.SandboxState, persisted bool) (innerdock.Sandbox, error) {
+	s, err := b.find(tenant, idOrName)
+	if err != nil {
+		return innerdock.Sandbox{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := s.State.To(state); err != nil {
+		return innerdock.Sandbox{}, err
+	}
+	s.State, s.Persisted = state, persisted
+	return s.Sandbox, nil
+}
+
 // Terminate stops an agent.
-func (b *Backend) Terminate(_ context.Context, tenant, idOrName string) (innerdock.Sandbox, error) {
+func (b *Backend) Terminate(_ context.Context, tenant, idOrName string, grace time.Duration) (innerdock.Sandbox, error) {
 	s, err := b.find(tenant, idOrName)
 	if err != nil {
 		return innerdock.Sandbox{}, err

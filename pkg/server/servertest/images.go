@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -22,6 +24,7 @@ import (
 type Images struct {
 	mu      sync.Mutex
 	all     map[string]innerdock.Image
+	Ended   []string      // tenants whose builders were
 	Stopped chan struct{} // receives when the build of slow:latest ends
 }
 
@@ -71,6 +74,43 @@ func (i *Images) Build(ctx context.Context, def innerdock.ImageDefinition, progr
 	return image, nil
 }
 
+// BuildFrom reads the files, says how large they are, and builds.
+func (i *Images) BuildFrom(ctx context.Context, tenant string, def innerdock.ImageDefinition, files io.Reader, progress func(string, innerdock.BuildEvent)) (innerdock.Image, error) {
+	if files == nil {
+		return i.Build(ctx, def, progress)
+	}
+	n, err := io.Copy(io.Discard, files)
+	if err != nil {
+		return innerdock.Image{}, innerdock.Errorf(innerdock.CodeInvalid, "the files cannot be read: %w", err)
+	}
+	progress("progress", innerdock.BuildEvent{Step: "files", Message: fmt.Sprintf("%d bytes for %s", n, tenant)})
+	return i.Build(ctx, def, progress)
+}
+
+// EndBuilder counts.
+func (i *Images) EndBuilder(tenant string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.Ended = append(i.Ended, tenant)
+	return nil
+}
+
+// Find returns what Build has made.
+func (i *Images) Find(ctx context.Context, _ string, def innerdock.ImageDefinition) (innerdock.Image, error) {
+	content, err := json.Marshal(def)
+	if err != nil {
+		return innerdock.Image{}, err
+	}
+	image, err := i.Get(ctx, fmt.Sprintf("sha256:%x", sha256.Sum256(content)))
+	image.Cached = true
+	return image, err
+}
+
+// Dockerfile has the base alone.
+func (i *Images) Dockerfile(def innerdock.ImageDefinition) (string, error) {
+	return "FROM " + def.BaseImage + def.PythonVersion + "\n", nil
+}
+
 // Get returns one.
 func (i *Images) Get(_ context.Context, id string) (innerdock.Image, error) {
 	i.mu.Lock()
@@ -102,6 +142,60 @@ func (i *Images) Remove(ctx context.Context, id string) error {
 	defer i.mu.Unlock()
 	delete(i.all, id)
 	return nil
+}
+
+// History has one line.
+func (i *Images) History(ctx context.Context, id string) ([]innerdock.ImageLayer, error) {
+	image, err := i.Get(ctx, id)
+	return []innerdock.ImageLayer{{CreatedBy: "made by a test", Size: image.Size}}, err
+}
+
+// Prune removes all, or none when something may stay.
+func (i *Images) Prune(ctx context.Context, what innerdock.ImagePrune) (innerdock.ImagesPruned, error) {
+	pruned := innerdock.ImagesPruned{Images: []innerdock.Image{}}
+	all, err := i.List(ctx)
+	if err != nil || what.Keep > 0 || what.UnusedFor > 0 {
+		return pruned, err
+	}
+	for _, image := range all {
+		pruned.Images, pruned.Freed = append(pruned.Images, image), pruned.Freed+image.Size
+		if !what.DryRun {
+			err = errors.Join(err, i.Remove(ctx, image.ID))
+		}
+	}
+	return pruned, err
+}
+
+// Push says that it did.
+func (i *Images) Push(ctx context.Context, id string, to innerdock.ImagePush, progress func(string, innerdock.BuildEvent)) (innerdock.Image, error) {
+	image, err := i.Get(ctx, id)
+	if err == nil && to.Reference == "" {
+		err = innerdock.Errorf(innerdock.CodeInvalid, "reference \"\" is none")
+	}
+	if err == nil {
+		progress("progress", innerdock.BuildEvent{Step: "push", Message: "pushed " + to.Reference})
+	}
+	return image, err
+}
+
+// Export writes the image's ID.
+func (i *Images) Export(ctx context.Context, id string, begin func(), archive io.Writer) error {
+	image, err := i.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	begin()
+	_, err = io.WriteString(archive, image.ID)
+	return err
+}
+
+// Import takes what Export wrote.
+func (i *Images) Import(ctx context.Context, archive io.Reader, _ func(string, innerdock.BuildEvent)) (innerdock.Image, error) {
+	id, err := io.ReadAll(archive)
+	if err != nil {
+		return innerdock.Image{}, err
+	}
+	return i.Get(ctx, string(id))
 }
 
 // Keys has keys in memory.
