@@ -1,5 +1,6 @@
 // Command innerdock-agent is PID 1 of every sandbox. It is embedded into the
-// server and is of no use by itself; see package agent.
+// server and is of no use by itself; see package agent. By another name it is what
+// dockerd starts for a published port; see package portproxy.
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/innerdock/innerdock/pkg/agent"
+	"github.com/innerdock/innerdock/pkg/agent/docker/portproxy"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
 )
 
@@ -22,6 +24,12 @@ var version = "dev"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	if os.Args[0] == portproxy.Path {
+		if err := portproxy.Main(ctx, os.Args[1:], os.Environ()); err != nil {
+			os.Exit(1) // dockerd was told why
+		}
+		return
+	}
 	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "innerdock-agent:", err)
 		os.Exit(1)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -74,6 +73,10 @@ func openBackend(ctx context.Context, cfg serverConfig) (_ *parts, err error) {
 		return nil, err
 	}
 	open.add(db.Close)
+	build, err := rt.Build()
+	if err != nil {
+		return nil, err
+	}
 	prefix := worker.Prefix(cfg.Data)
 	nw, err := network.Open(ctx, network.Config{
 		Prefix: prefix, Pool: cfg.Pool, Allow: cfg.Allow, RegistryPort: registryPort, Log: cfg.Log})
@@ -81,54 +84,65 @@ func openBackend(ctx context.Context, cfg serverConfig) (_ *parts, err error) {
 		return nil, err
 	}
 	open.add(nw.Close)
-	cache, err := registry.Open(registry.Config{
-		Dir: filepath.Join(cfg.Data, "registry"), Upstream: cfg.RegistryUpstream, Log: cfg.Log})
+	cfg.Registry.Log = cfg.Log
+	cache, err := registry.Open(cfg.Registry)
 	if err != nil {
 		return nil, err
 	}
 	open.add(cache.Close)
 	mirror := netip.AddrPortFrom(nw.ServiceAddr(), registryPort)
-	stopMirror, err := serveMirror(ctx, mirror, cache)
+	stopMirror, err := serveMirror(ctx, mirror, cache, nw.SandboxOf)
 	if err != nil {
 		return nil, err
 	}
 	open.add(stopMirror)
 	w, err := worker.Open(ctx, worker.Config{
 		Data: cfg.Data, Prefix: prefix, Store: db, Runtime: rt, Network: nw,
-		Mirror: "http://" + mirror.String(), Logger: cfg.Log})
+		Mirror: "http://" + mirror.String(), Logger: cfg.Log, RuntimeBuild: build, TemplateRoom: cfg.Templates,
+		BuildTime: cfg.Builds.time, BuilderIdle: cfg.Builds.idle, BuilderDisk: cfg.Builds.size, Policy: cfg.Snapshots})
 	if err != nil {
 		return nil, err
 	}
 	open.add(w.Close)
-	images, err := image.Open(image.Config{Dir: cfg.Images, Runner: w, Log: cfg.Log})
+	images, err := image.Open(image.Config{
+		Dir: cfg.Images, Runner: w, Builder: w, Log: cfg.Log, Keychain: cfg.Keychain, Mirrors: cfg.Mirrors, InUse: w.ImagesInUse, Removed: w.ImageRemoved})
 	if err != nil {
 		return nil, err
 	}
 	w.UseImages(images)
+	cache.UseOffers(images)
+	if cfg.Prune.UnusedFor > 0 || cfg.Prune.Keep > 0 {
+		open.add(inBackground(ctx, func(ctx context.Context) { images.Collect(ctx, pruneEvery, cfg.Prune) }))
+	}
 	return &parts{
-		Backend: w, Images: images, Keys: db, Runsc: rt.Version(), Close: open.close,
-		Seeds: seeds{cache: cache, dir: filepath.Join(cfg.Images, "seed")},
+		Backend: w, Pools: w, Templates: w, Snapshots: w, Builders: w, Images: images, Keys: db, Runsc: rt.Version(), Close: open.close,
+		Registry: registryCache{Cache: cache, dir: filepath.Join(cfg.Images, "seed")},
 	}, nil
 }
 
+// pruneEvery is how often images that nobody uses are looked for.
+const pruneEvery = time.Hour
+
+// inBackground does work until it is stopped.
+func inBackground(ctx context.Context, work func(context.Context)) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		work(ctx)
+	}()
+	return func() error {
+		cancel()
+		<-done
+		return nil
+	}
+}
+
 // serveMirror serves the registry cache to the sandboxes.
-func serveMirror(ctx context.Context, at netip.AddrPort, handler http.Handler) (stop func() error, err error) {
+func serveMirror(ctx context.Context, at netip.AddrPort, cache *registry.Cache, who func(netip.Addr) (string, bool)) (stop func() error, err error) {
 	listener, err := net.Listen("tcp", at.String())
 	if err != nil {
 		return nil, innerdock.Internal(err, fmt.Sprintf("listening on %s for the registry cache", at))
 	}
-	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = server.Serve(listener) // ends with Close, whose error is the one that counts
-	}()
-	return func() error {
-		err := server.Close()
-		<-served
-		return err
-	}, nil
+	return registry.Serve(ctx, listener, cache, who), nil
 }

@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -148,7 +149,7 @@ func (a *app) root() *cobra.Command {
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "print IDs only, and no progress")
 	root.AddCommand(
 		a.serverCommand(), a.createCommand(), a.runCommand(), a.execCommand(), a.lsCommand(), a.inspectCommand(),
-		a.rmCommand(), a.logsCommand(), a.dockerCommand(), a.cpCommand(), a.imageCommand(), a.registryCommand(), a.keyCommand(),
+		a.rmCommand(), a.pauseCommand(), a.resumeCommand(), a.logsCommand(), a.dockerCommand(), a.dockerHostCommand(), a.dockerContextCommand(), a.cpCommand(), a.imageCommand(), a.templateCommand(), a.poolCommand(), a.snapshotCommand(), a.commitCommand(), a.forkCommand(), a.registryCommand(), a.keyCommand(),
 		a.doctorCommand(), a.versionCommand(), a.openapiCommand(),
 	)
 	return root
@@ -156,11 +157,12 @@ func (a *app) root() *cobra.Command {
 
 // client is the server's, from the flag or the environment.
 func (a *app) client() (*innerdock.Client, error) {
-	host := a.host
-	if host == "" {
-		host = a.Getenv("INNERDOCK_HOST")
-	}
-	return innerdock.New(host, a.Getenv("INNERDOCK_API_KEY"))
+	return innerdock.New(a.server(), a.Getenv("INNERDOCK_API_KEY"))
+}
+
+// server is where the server is.
+func (a *app) server() string {
+	return cmp.Or(a.host, a.Getenv("INNERDOCK_HOST"), innerdock.DefaultHost)
 }
 
 // withClient makes a verb of a function that needs the server.

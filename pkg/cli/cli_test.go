@@ -69,7 +69,7 @@ func newRig(t *testing.T, dir string) (*rig, func()) {
 		return innerdock.DockerStatus{State: innerdock.DockerReady, Profile: innerdock.ProfileFull, Version: "29.0.0", Seconds: 1.5}
 	}
 	s := server.New(server.Config{
-		Backend: r.backend, Images: servertest.NewImages(), Keys: &servertest.Keys{},
+		Backend: r.backend, Snapshots: r.backend, Images: servertest.NewImages(), Keys: &servertest.Keys{},
 		Version: "test", Runsc: "r1", Log: slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(context.Background())

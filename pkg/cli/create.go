@@ -23,19 +23,21 @@ type sandboxFlags struct {
 	readyTimeout time.Duration
 	block        bool
 	allow        []string
+	autoPause    time.Duration
 }
 
 func (f *sandboxFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.name, "name", "", "name, unique among your live sandboxes")
 	flags.Float64Var(&f.cpu, "cpu", 0, "cores (default 1)")
 	flags.StringVar(&f.memory, "memory", "", "memory, such as 512Mi or 4Gi (default 1Gi)")
-	flags.StringVar(&f.disk, "disk", "", "disk for each of changes to the root, /tmp and Docker's data (default 10Gi)")
+	flags.StringVar(&f.disk, "disk", "", "disk for changes to the root, /tmp and Docker's data (default 10Gi)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "NAME=VALUE for every process (repeatable)")
 	flags.BoolVar(&f.docker, "docker", false, "run Docker in it; installs it in the image where that is built here")
 	flags.StringVar(&f.profile, "docker-profile", "", "full or minimal (default full)")
 	flags.DurationVar(&f.readyTimeout, "docker-timeout", 0, "time that Docker has to become ready (default 30s)")
 	flags.BoolVar(&f.block, "network-block", false, "let it reach nothing but the gateway's DNS and registry cache")
 	flags.StringArrayVar(&f.allow, "network-allow", nil, "CIDR that it may reach although it is private (repeatable)")
+	flags.DurationVar(&f.autoPause, "auto-pause", 0, "pause it whenever no request has been open for so long; the next one resumes it")
 	f.image.register(flags)
 }
 
@@ -55,7 +57,8 @@ func (a *app) create(ctx context.Context, c *innerdock.Client, p *progress, f *s
 		Docker: innerdock.DockerSpec{
 			Enabled: f.docker, Profile: innerdock.DockerProfile(f.profile), ReadyTimeout: f.readyTimeout.Seconds(),
 		},
-		Network: innerdock.NetworkSpec{Block: f.block, Allow: f.allow},
+		Network:   innerdock.NetworkSpec{Block: f.block, Allow: f.allow},
+		AutoPause: f.autoPause.Seconds(),
 	}
 	if err := ctx.Err(); err != nil {
 		return innerdock.Sandbox{}, err
@@ -85,10 +88,11 @@ func (a *app) createCommand() *cobra.Command {
 
 IMAGE is a Python version such as python3.11, an image reference such as
 debian:trixie, or the ID (sha256:…) of an image that was built before. The first
-two are built if need be, with what --docker, --step and --pip add.`,
+two are built if need be, with what --docker, --step, --pip and --micromamba add.`,
 		Example: `  innerdock create python3.11
   innerdock create --docker --cpu 2 --memory 4Gi --name build python3.11
-  innerdock create --pip numpy -e STAGE=test python3.11`,
+  innerdock create --pip numpy -e STAGE=test python3.11
+  innerdock create --auto-pause 10m python3.11`,
 		Args: cobra.ExactArgs(1),
 	}
 	flags.register(cmd.Flags())

@@ -36,7 +36,7 @@ it is ready first.`,
 			return err
 		}
 		spec := innerdock.ProcessSpec{
-			Args: append([]string{"docker"}, args[1:]...), Cwd: flags.workdir, Stdin: flags.interactive,
+			Args: append([]string{"docker"}, args[1:]...), Cwd: flags.workdir, User: "root", Stdin: flags.interactive,
 		}
 		return a.attach(ctx, c, args[0], spec)
 	})

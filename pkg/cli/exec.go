@@ -19,13 +19,19 @@ const interruptGrace = 5 * time.Second
 type execFlags struct {
 	interactive bool
 	workdir     string
+	user        string
 	timeout     time.Duration
 }
 
 func (f *execFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input on")
-	flags.StringVarP(&f.workdir, "workdir", "w", "", "working directory (default /workspace)")
+	flags.StringVarP(&f.workdir, "workdir", "w", "", "working directory (default: the image's, else /workspace)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "end it after this time, with exit code 124")
+}
+
+// registerUser adds the flag of commands that need not be root's.
+func (f *execFlags) registerUser(flags *pflag.FlagSet) {
+	flags.StringVarP(&f.user, "user", "u", "", "name or number, and :GROUP if need be (default: the image's, else root)")
 }
 
 // limit is ctx with the time-out, if there is one.
@@ -53,13 +59,14 @@ interrupts the command.`,
 	}
 	cmd.Flags().SetInterspersed(false)
 	flags.register(cmd.Flags())
+	flags.registerUser(cmd.Flags())
 	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "NAME=VALUE for the command (repeatable)")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *innerdock.Client, args []string) error {
 		id, command, err := splitCommand(args)
 		if err != nil {
 			return err
 		}
-		spec := innerdock.ProcessSpec{Args: command, Cwd: flags.workdir, Stdin: flags.interactive}
+		spec := innerdock.ProcessSpec{Args: command, Cwd: flags.workdir, User: flags.user, Stdin: flags.interactive}
 		if spec.Env, err = parseEnv(env); err != nil {
 			return err
 		}

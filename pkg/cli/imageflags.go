@@ -1,13 +1,17 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 
 	"github.com/spf13/pflag"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/buildcontext"
 )
 
 var (
@@ -18,8 +22,19 @@ var (
 // imageFlags say what is put on a base image. Steps keep the order of the flags.
 type imageFlags struct {
 	steps  []innerdock.ImageStep
+	images []string
 	env    []string
 	docker string
+	define definitionFlags
+}
+
+// definitionFlags are those of commands that only define an image: a sandbox has
+// flags of its own for what processes begin with.
+type definitionFlags struct {
+	withDocker    bool
+	workdir, user string
+	file, target  string
+	args, secrets []string
 }
 
 // step is a flag that adds a step each time it is given.
@@ -39,7 +54,134 @@ func (f *imageFlags) register(flags *pflag.FlagSet) {
 	flags.Var(step{"REQUIREMENT", func(v string) {
 		f.steps = append(f.steps, innerdock.ImageStep{PythonPackages: []string{v}})
 	}}, "pip", "install this Python package in the image (repeatable)")
+	flags.Var(step{"REQUIREMENT", func(v string) {
+		f.steps = append(f.steps, innerdock.ImageStep{Micromamba: &innerdock.MicromambaInstall{Packages: []string{v}}})
+	}}, "micromamba", "install this package of conda-forge in the image (repeatable)")
+	flags.StringArrayVar(&f.images, "docker-image", nil, "image that Docker has from the start, such as redis:7 (repeatable)")
 	flags.StringVar(&f.docker, "docker-source", "auto", "where Docker is installed from: auto, docker-ce or distro")
+}
+
+// registerDefinition adds the flags of commands that only define an image.
+func (f *imageFlags) registerDefinition(flags *pflag.FlagSet) {
+	f.register(flags)
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "NAME=VALUE for every process of its sandboxes (repeatable)")
+	flags.BoolVar(&f.define.withDocker, "docker", false, "install Docker")
+	flags.StringVarP(&f.define.workdir, "workdir", "w", "", "where processes of its sandboxes begin (default: the base's, else /workspace)")
+	flags.StringVarP(&f.define.user, "user", "u", "", "whom they run as: a name or number, and :GROUP if need be (default: root, or the base's without steps)")
+}
+
+// registerDockerfile adds the flags of a build that begins with a Dockerfile.
+func (f *imageFlags) registerDockerfile(flags *pflag.FlagSet) {
+	flags.StringVarP(&f.define.file, "file", "f", "", "the Dockerfile (default: CONTEXT/Dockerfile)")
+	flags.StringVar(&f.define.target, "target", "", "the stage of the Dockerfile to build (default: the last)")
+	flags.StringArrayVar(&f.define.args, "build-arg", nil, "NAME=VALUE, or NAME for that of the environment (repeatable)")
+	flags.StringArrayVar(&f.define.secrets, "secret", nil, "id=NAME[,src=FILE|,env=VARIABLE]: a secret for the steps, which the image does not keep (repeatable)")
+}
+
+// isContext reports whether what is to be built is a directory with a Dockerfile.
+func (f *imageFlags) isContext(name string) bool {
+	return f.define.file != "" || name == "." || name == ".." || strings.HasPrefix(name, "/") || strings.HasPrefix(name, "./") || strings.HasPrefix(name, "../")
+}
+
+// define reads what is to be built: a base, or a directory with a Dockerfile.
+func (a *app) define(f *imageFlags, name string) (innerdock.ImageDefinition, error) {
+	def, err := f.definition(name, f.define.withDocker)
+	if err != nil {
+		return def, err
+	}
+	if def.Secrets, def.Values, err = a.secrets(f.define.secrets); err != nil {
+		return def, err
+	}
+	if !f.isContext(name) {
+		if f.define.target != "" || len(f.define.args) > 0 {
+			return def, usage("--target and --build-arg go with a Dockerfile: name its directory, such as . or ./app")
+		}
+		return def, nil
+	}
+	def.BaseImage, def.PythonVersion = "", ""
+	text, err := os.ReadFile(f.dockerfile(name))
+	if err != nil {
+		return def, usage("%w", err)
+	}
+	def.Dockerfile = &innerdock.ImageDockerfile{Text: string(text), Target: f.define.target, Args: map[string]string{}}
+	for _, arg := range f.define.args {
+		key, value, given := strings.Cut(arg, "=")
+		if !given {
+			value = a.Getenv(key)
+		}
+		if key == "" {
+			return def, usage("--build-arg %s: write it as NAME=VALUE", arg)
+		}
+		def.Dockerfile.Args[key] = value
+	}
+	return def, nil
+}
+
+func (f *imageFlags) dockerfile(dir string) string {
+	if f.define.file != "" {
+		return f.define.file
+	}
+	return filepath.Join(dir, "Dockerfile")
+}
+
+// secrets reads what --secret names.
+func (a *app) secrets(flags []string) (names []string, values innerdock.SecretValues, err error) {
+	for _, flag := range flags {
+		fields := map[string]string{}
+		for field := range strings.SplitSeq(flag, ",") {
+			key, value, _ := strings.Cut(field, "=")
+			if key == "source" {
+				key = "src"
+			}
+			if value == "" || fields[key] != "" || key != "id" && key != "src" && key != "env" && key != "type" {
+				return nil, nil, usage("--secret %s: write it as id=NAME,src=FILE or id=NAME,env=VARIABLE", flag)
+			}
+			fields[key] = value
+		}
+		name := fields["id"]
+		if name == "" || fields["src"] != "" && fields["env"] != "" {
+			return nil, nil, usage("--secret %s: write it as id=NAME,src=FILE or id=NAME,env=VARIABLE", flag)
+		}
+		value := a.Getenv(cmp.Or(fields["env"], name))
+		if fields["src"] != "" {
+			content, err := os.ReadFile(fields["src"])
+			if err != nil {
+				return nil, nil, usage("--secret %s: %w", flag, err)
+			}
+			value = string(content)
+		}
+		if value == "" {
+			return nil, nil, usage("--secret %s: it is empty, or not in the environment", flag)
+		}
+		if values == nil {
+			values = innerdock.SecretValues{}
+		}
+		names, values[name] = append(names, name), value
+	}
+	return names, values, nil
+}
+
+// buildImage builds a definition, with the files of its directory if it has one.
+func (a *app) buildImage(ctx context.Context, c *innerdock.Client, f *imageFlags, name string, p *progress) (innerdock.Image, error) {
+	def, err := a.define(f, name)
+	if err != nil {
+		return innerdock.Image{}, err
+	}
+	if def.Dockerfile == nil {
+		return c.BuildImage(ctx, def, p.build)
+	}
+	files, err := buildcontext.Pack(ctx, name, filepath.Base(f.dockerfile(name)))
+	if err != nil {
+		return innerdock.Image{}, err
+	}
+	defer files.Archive.Close()
+	def.Context = files.Digest
+	image, err := c.FindImage(ctx, def)
+	if innerdock.CodeOf(err) != innerdock.CodeImageNotFound {
+		return image, err
+	}
+	p.say("context: sending %s", size(files.Size))
+	return c.BuildImageFrom(ctx, def, files.Archive, p.build)
 }
 
 // definition is the image that name, a base, and the flags ask for.
@@ -48,7 +190,7 @@ func (f *imageFlags) definition(name string, withDocker bool) (innerdock.ImageDe
 	if err != nil {
 		return innerdock.ImageDefinition{}, err
 	}
-	def := innerdock.ImageDefinition{BaseImage: name, Steps: f.steps, Env: env}
+	def := innerdock.ImageDefinition{BaseImage: name, Steps: f.steps, DockerImages: f.images, Env: env, WorkingDir: f.define.workdir, User: f.define.user}
 	if pythonVersion.MatchString(name) {
 		def.BaseImage, def.PythonVersion = "", name
 	}
@@ -63,8 +205,8 @@ func (f *imageFlags) definition(name string, withDocker bool) (innerdock.ImageDe
 // a Python version or a reference. The latter two are built if need be.
 func (f *imageFlags) resolve(ctx context.Context, c *innerdock.Client, p *progress, name string, withDocker bool) (string, error) {
 	if imageID.MatchString(name) {
-		if len(f.steps) > 0 {
-			return "", usage("%s is built already: --step and --pip go with a base image", name)
+		if len(f.steps)+len(f.images) > 0 {
+			return "", usage("%s is built already: --step, --pip and --docker-image go with a base image", name)
 		}
 		return name, nil
 	}

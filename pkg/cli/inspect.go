@@ -58,10 +58,16 @@ func (i inspection) table() table {
 	t.add("CPU", strconv.FormatFloat(i.CPU, 'g', -1, 64))
 	t.add("Memory", size(i.Memory))
 	t.add("Disk", size(i.Disk))
+	if i.Start != "" {
+		t.add("Start", string(i.Start))
+	}
 	t.add("Address", orDash(i.Address))
 	t.add("Docker", string(i.Docker.State)+" "+i.Docker.Version)
 	if i.Docker.Reason != "" {
 		t.add("Docker reason", i.Docker.Reason)
+	}
+	if i.Docker.Restarts > 0 {
+		t.add("Docker restarts", strconv.Itoa(i.Docker.Restarts))
 	}
 	t.add("Created", i.CreatedAt.Format(time.RFC3339))
 	if i.EndedAt != nil {

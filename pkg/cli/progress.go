@@ -57,7 +57,7 @@ func (p *progress) build(name string, e innerdock.BuildEvent) {
 		p.tail = append(p.tail, e.Message)
 		p.tail = p.tail[max(0, len(p.tail)-tailLines):]
 	}
-	if e.Step == "" {
+	if e.Step == "" || e.Step == e.Message { // the latter: a step of BuildKit begins
 		p.say("%s", e.Message)
 		return
 	}

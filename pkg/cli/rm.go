@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,15 +12,18 @@ import (
 
 func (a *app) rmCommand() *cobra.Command {
 	var all bool
+	var grace time.Duration
 	cmd := &cobra.Command{
 		Use:     "rm SANDBOX...",
 		Aliases: []string{"terminate", "stop"},
 		Short:   "Terminate sandboxes",
-		Long:    "Terminate sandboxes: their processes, files and network are gone. Doing it twice is no error.",
+		Long: "Terminate sandboxes: their processes, files and network are gone. Doing it twice is no error.\n\n" +
+			"Processes and containers get SIGTERM, and what is left after --time is killed.",
 		Example: `  innerdock rm build
   innerdock rm --all`,
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "all that live")
+	cmd.Flags().DurationVarP(&grace, "time", "t", innerdock.DefaultGrace, "how long they have to end by themselves; 0 kills at once")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *innerdock.Client, args []string) error {
 		if (len(args) == 0) != all {
 			return usage("name the sandboxes to terminate, or give --all")
@@ -33,16 +37,16 @@ func (a *app) rmCommand() *cobra.Command {
 				args = append(args, s.ID)
 			}
 		}
-		return a.terminateAll(ctx, c, args)
+		return a.terminateAll(ctx, c, args, grace)
 	})
 	return cmd
 }
 
 // terminateAll goes on after one that fails, and prints those that ended.
-func (a *app) terminateAll(ctx context.Context, c *innerdock.Client, ids []string) error {
+func (a *app) terminateAll(ctx context.Context, c *innerdock.Client, ids []string, grace time.Duration) error {
 	ended, done, failures := []innerdock.Sandbox{}, []string{}, []error(nil)
 	for _, id := range ids {
-		sandbox, err := c.Terminate(ctx, id)
+		sandbox, err := c.TerminateWithin(ctx, id, grace)
 		if err != nil {
 			failures = append(failures, err)
 			continue

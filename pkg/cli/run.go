@@ -39,6 +39,7 @@ sandbox.`,
 	cmd.Flags().SetInterspersed(false)
 	flags.sandboxFlags.register(cmd.Flags())
 	flags.execFlags.register(cmd.Flags())
+	flags.registerUser(cmd.Flags())
 	cmd.Flags().BoolVar(&flags.remove, "rm", true, "terminate the sandbox afterwards")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *innerdock.Client, args []string) error {
 		image, command, err := splitCommand(args)
@@ -53,7 +54,7 @@ sandbox.`,
 }
 
 func (a *app) run(ctx context.Context, c *innerdock.Client, flags *runFlags, image string, command []string) error {
-	spec := innerdock.ProcessSpec{Args: command, Cwd: flags.workdir, Stdin: flags.interactive}
+	spec := innerdock.ProcessSpec{Args: command, Cwd: flags.workdir, User: flags.user, Stdin: flags.interactive}
 	p := a.progress()
 	sandbox, err := a.create(ctx, c, p, &flags.sandboxFlags, image)
 	if err != nil {

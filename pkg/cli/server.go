@@ -7,9 +7,14 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
 
+	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/registry"
 	"github.com/innerdock/innerdock/pkg/server"
+	"github.com/innerdock/innerdock/pkg/worker"
 )
 
 // Defaults that the server and the doctor share.
@@ -20,21 +25,31 @@ const (
 
 // serverConfig is what the flags of `innerdock server` say.
 type serverConfig struct {
-	Data             string // directory of the state, absolute
-	Images           string // directory of the images, absolute
-	Runsc            string // path of runsc
-	Pool             netip.Prefix
-	Allow            []netip.Prefix
-	RegistryUpstream string
-	Listeners        server.Listeners
-	Hostnames        []string
-	Log              *slog.Logger
+	Data      string // directory of the state, absolute
+	Images    string // directory of the images, absolute
+	Runsc     string // path of runsc
+	Pool      netip.Prefix
+	Allow     []netip.Prefix
+	Templates int64 // bytes for the templates of warm starts; 0: none
+	Builds    buildFlags
+	Snapshots worker.SnapshotPolicy
+	Registry  registry.Config
+	Prune     innerdock.ImagePrune
+	Mirrors   map[string][]name.Registry
+	Keychain  authn.Keychain
+	Listeners server.Listeners
+	Hostnames []string
+	Log       *slog.Logger
 }
 
 // serverFlags are the flags as they are written.
 type serverFlags struct {
-	data, socket, tlsCert, tlsKey, runsc, images, pool, upstream, logFormat, logLevel string
-	listen, hostnames, allow                                                          []string
+	data, socket, tlsCert, tlsKey, runsc, images, pool, templates, logFormat, logLevel string
+	listen, hostnames, allow                                                           []string
+	registry                                                                           registryFlags
+	image                                                                              imageStoreFlags
+	builds                                                                             buildFlags
+	snapshot                                                                           snapshotFlags
 }
 
 func (a *app) serverCommand() *cobra.Command {
@@ -65,7 +80,11 @@ second signal stops it at once.`,
 	f.StringVar(&flags.runsc, "runsc", "", "path of runsc (default: the newest in the cache, else from PATH)")
 	f.StringVar(&flags.pool, "pool", defaultPool, "addresses for the sandboxes")
 	f.StringArrayVar(&flags.allow, "allow", nil, "CIDR that all sandboxes may reach although it is private (repeatable)")
-	f.StringVar(&flags.upstream, "registry-upstream", "https://registry-1.docker.io", "registry behind the sandboxes' registry cache")
+	flags.image.add(f)
+	flags.snapshot.add(f)
+	f.StringVar(&flags.templates, "templates", "4Gi", "how much the templates take that sandboxes are restored from; 0 starts every sandbox cold")
+	flags.builds.add(f)
+	flags.registry.add(f)
 	f.StringVar(&flags.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&flags.logLevel, "log-level", "info", "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -90,7 +109,7 @@ func (a *app) serve(ctx context.Context, cfg serverConfig) (err error) {
 		}
 	}()
 	s := server.New(server.Config{
-		Backend: parts.Backend, Images: parts.Images, Keys: parts.Keys, Seeds: parts.Seeds,
+		Backend: parts.Backend, Images: parts.Images, Builders: parts.Builders, Keys: parts.Keys, Registry: parts.Registry, Pools: parts.Pools, Templates: parts.Templates, Snapshots: parts.Snapshots,
 		Version: Version, Runsc: parts.Runsc, Hosts: cfg.Hostnames, Log: cfg.Log,
 	})
 	return s.Serve(ctx, a.abort, cfg.Listeners, func() { notifyReady(a.Getenv("NOTIFY_SOCKET")) })
@@ -99,8 +118,7 @@ func (a *app) serve(ctx context.Context, cfg serverConfig) (err error) {
 // serverConfig checks the flags.
 func (a *app) serverConfig(flags *serverFlags) (serverConfig, error) {
 	cfg := serverConfig{
-		RegistryUpstream: flags.upstream,
-		Hostnames:        flags.hostnames,
+		Hostnames: flags.hostnames,
 		Listeners: server.Listeners{
 			Socket: flags.socket, TCP: flags.listen, TLSCert: flags.tlsCert, TLSKey: flags.tlsKey,
 		},
@@ -128,6 +146,23 @@ func (a *app) serverConfig(flags *serverFlags) (serverConfig, error) {
 		}
 		cfg.Allow = append(cfg.Allow, prefix)
 	}
+	if flags.templates != "0" {
+		if cfg.Templates, err = innerdock.ParseQuantity("--templates", flags.templates); err != nil {
+			return cfg, err
+		}
+	}
+	if cfg.Builds, err = flags.builds.checked(); err != nil {
+		return cfg, err
+	}
+	if cfg.Registry, err = flags.registry.config(cfg.Data); err != nil {
+		return cfg, err
+	}
+	if err := flags.image.config(a, &cfg); err != nil {
+		return cfg, err
+	}
+	if cfg.Snapshots, err = flags.snapshot.policy(); err != nil {
+		return cfg, err
+	}
 	cfg.Runsc, err = a.findRunsc(flags.runsc)
 	return cfg, err
 }
@@ -150,10 +185,14 @@ func (a *app) logger(format, level string) (*slog.Logger, error) {
 
 // parts are what a server is made of.
 type parts struct {
-	Backend server.Backend
-	Images  server.Images
-	Keys    server.Keys
-	Seeds   server.Seeds
-	Runsc   string // version
-	Close   func() error
+	Backend   server.Backend
+	Images    server.Images
+	Builders  server.Builders
+	Keys      server.Keys
+	Registry  server.Registry
+	Pools     server.Pools
+	Templates server.Templates
+	Snapshots server.Snapshots
+	Runsc     string // version
+	Close     func() error
 }
