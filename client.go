@@ -2,6 +2,7 @@ package innerdock
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,10 +29,11 @@ const (
 // CodeUnavailable when there is no server to be reached. They may be called at
 // the same time.
 type Client struct {
-	host string // as given
-	base string // scheme://authority[/prefix]
-	key  string
-	http *http.Client
+	host   string // as given
+	socket string // of unix:
+	base   string // scheme://authority[/prefix]
+	key    string
+	http   *http.Client
 }
 
 // New makes a client of the server at host, unix:///path or http(s)://name:port;
@@ -48,7 +50,7 @@ func New(host, key string) (*Client, error) {
 	c := &Client{host: host, key: key, http: &http.Client{Transport: transport, CheckRedirect: noRedirect}}
 	switch {
 	case where.Scheme == "unix" && where.Host == "" && where.Path != "":
-		c.base = "http://localhost"
+		c.base, c.socket = "http://localhost", where.Path
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var dialer net.Dialer
 			return dialer.DialContext(ctx, "unix", where.Path)
@@ -78,12 +80,13 @@ func (c *Client) Version(ctx context.Context) (VersionInfo, error) {
 
 // call is one request. Body is sent as it is; content is sent as JSON instead.
 type call struct {
-	method  string
-	path    string
-	query   url.Values
-	content any
-	body    io.Reader
-	accept  string
+	method   string
+	path     string
+	query    url.Values
+	content  any
+	body     io.Reader
+	bodyType string // Content-Type of body; "": application/octet-stream
+	accept   string
 }
 
 // send performs a call and returns a reply whose status is 2xx, for the caller to close.
@@ -92,7 +95,7 @@ func (c *Client) send(ctx context.Context, call call) (*http.Response, error) {
 	if len(call.query) > 0 {
 		target += "?" + call.query.Encode()
 	}
-	contentType := "application/octet-stream"
+	contentType := cmp.Or(call.bodyType, "application/octet-stream")
 	if call.content != nil {
 		encoded, err := json.Marshal(call.content)
 		if err != nil {

@@ -32,7 +32,36 @@ func (c *Client) Sandbox(ctx context.Context, idOrName string) (Sandbox, error) 
 
 // Terminate ends a sandbox; ending it twice is fine.
 func (c *Client) Terminate(ctx context.Context, idOrName string) (Sandbox, error) {
-	return fetch[Sandbox](ctx, c, call{method: http.MethodDelete, path: sandboxPath(idOrName, "")})
+	return c.TerminateWithin(ctx, idOrName, DefaultGrace)
+}
+
+// TerminateWithin ends a sandbox whose processes and containers have so long,
+// MaxGrace at most, to end by themselves; 0 kills them at once.
+func (c *Client) TerminateWithin(ctx context.Context, idOrName string, grace time.Duration) (Sandbox, error) {
+	var query url.Values
+	if grace != DefaultGrace {
+		query = url.Values{"grace": {seconds(grace)}}
+	}
+	return fetch[Sandbox](ctx, c, call{method: http.MethodDelete, path: sandboxPath(idOrName, ""), query: query})
+}
+
+// Pause has a sandbox stand still: it takes no CPU, and keeps its memory, until
+// Resume. Pausing it twice is fine. Meanwhile whatever needs the sandbox itself
+// is CodeConflict; what was under way goes on after.
+func (c *Client) Pause(ctx context.Context, idOrName string) (Sandbox, error) {
+	return fetch[Sandbox](ctx, c, call{method: http.MethodPost, path: sandboxPath(idOrName, "/pause")})
+}
+
+// PauseToDisk is Pause for a sandbox that takes no memory either: that goes to the
+// disk, and Resume brings it back. Connections to the sandbox end.
+func (c *Client) PauseToDisk(ctx context.Context, idOrName string) (Sandbox, error) {
+	query := url.Values{"persist": {"true"}}
+	return fetch[Sandbox](ctx, c, call{method: http.MethodPost, path: sandboxPath(idOrName, "/pause"), query: query})
+}
+
+// Resume has a paused sandbox go on; one that is not paused just does.
+func (c *Client) Resume(ctx context.Context, idOrName string) (Sandbox, error) {
+	return fetch[Sandbox](ctx, c, call{method: http.MethodPost, path: sandboxPath(idOrName, "/resume")})
 }
 
 // Wait returns the sandbox when it has ended.

@@ -23,9 +23,3 @@ type NewKey struct {
 type SignalSpec struct {
 	Signal string `json:"signal" doc:"Such as SIGTERM."`
 }
-
-// SeedSpec asks for images in the registry cache that no registry is needed for.
-type SeedSpec struct {
-	Names     []string `json:"names,omitempty" doc:"Of hello-world, busybox and nginx; default all."`
-	IfOffline bool     `json:"if_offline,omitempty" doc:"Do nothing where the registry behind the cache can be reached."`
-}

@@ -21,19 +21,24 @@ const module = "github.com/innerdock/innerdock"
 // the longest prefix. Tests, and packages for tests (runtimetest), are free:
 // they put real parts together.
 var layers = map[string][]string{
-	".":                   {},
+	".":                   {"pkg/tunnel"},
 	"cmd/innerdock":       {"pkg/cli"},
-	"pkg/cli":             {"pkg/doctor", "pkg/image", "pkg/network", "pkg/registry", "pkg/runtime", "pkg/server", "pkg/store", "pkg/worker"},
-	"pkg/server":          {},
-	"pkg/worker":          {"pkg/agent/wire", "pkg/image", "pkg/network", "pkg/registry", "pkg/runtime", "pkg/store"},
+	"pkg/cli":             {"pkg/buildcontext", "pkg/doctor", "pkg/forward", "pkg/image", "pkg/network", "pkg/registry", "pkg/runtime", "pkg/server", "pkg/store", "pkg/worker"},
+	"pkg/server":          {"pkg/forward", "pkg/tunnel"},
+	"pkg/forward":         {"pkg/tunnel"},
+	"pkg/tunnel":          {},
+	"pkg/worker":          {"pkg/agent/wire", "pkg/durable", "pkg/image", "pkg/network", "pkg/registry", "pkg/runtime", "pkg/store"},
+	"pkg/buildcontext":    {},
 	"pkg/doctor":          {"pkg/network", "pkg/runtime"},
-	"pkg/runtime":         {},
+	"pkg/runtime":         {"pkg/durable"},
 	"pkg/network":         {},
-	"pkg/image":           {},
+	"pkg/image":           {"pkg/durable"},
 	"pkg/registry":        {"pkg/image/child", "pkg/image/debian"},
 	"pkg/store":           {},
+	"pkg/durable":         {},
 	"cmd/innerdock-agent": {"pkg/agent"},
-	"pkg/agent":           {},
+	"cmd/innerdock-runc":  {},
+	"pkg/agent":           {"pkg/tunnel"},
 	"test":                {"pkg"},
 }
 
@@ -41,7 +46,9 @@ var layers = map[string][]string{
 var foreign = map[string][]string{
 	".":                   {},
 	"cmd/innerdock-agent": {"golang.org/x/sys"},
-	"pkg/agent":           {"golang.org/x/sys", "github.com/hashicorp/yamux"},
+	"cmd/innerdock-runc":  {},
+	"pkg/agent":           {"golang.org/x/sys", "github.com/hashicorp/yamux", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
+	"pkg/tunnel":          {"golang.org/x/sys"},
 }
 
 // source is a Go file of the module.

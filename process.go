@@ -5,7 +5,8 @@ import "time"
 // ProcessSpec asks for a process in a sandbox.
 type ProcessSpec struct {
 	Args  []string          `json:"args" doc:"The program and its arguments; no shell is involved." minItems:"1"`
-	Cwd   string            `json:"cwd,omitempty" doc:"Working directory. Default /workspace."`
+	Cwd   string            `json:"cwd,omitempty" doc:"Working directory. Default: the image's, else /workspace."`
+	User  string            `json:"user,omitempty" doc:"A name or number, and :GROUP if need be. Default: the image's, else root."`
 	Env   map[string]string `json:"env,omitempty" doc:"Added to the sandbox's environment."`
 	Stdin bool              `json:"stdin,omitempty" doc:"Keep standard input open for POST …/stdin; otherwise it is empty."`
 }

@@ -25,10 +25,12 @@ func TestParseQuantity(t *testing.T) {
 }
 
 func TestTransitions(t *testing.T) {
-	states := []innerdock.SandboxState{innerdock.StateCreating, innerdock.StateRunning,
+	states := []innerdock.SandboxState{innerdock.StateCreating, innerdock.StateRunning, innerdock.StatePaused,
 		innerdock.StateTerminating, innerdock.StateTerminated, innerdock.StateFailed}
 	legal := map[[2]innerdock.SandboxState]bool{
 		{"creating", "running"}: true, {"creating", "terminating"}: true, {"creating", "failed"}: true,
+		{"running", "paused"}: true, {"paused", "running"}: true,
+		{"paused", "terminating"}: true, {"paused", "failed"}: true,
 		{"running", "terminating"}: true, {"running", "failed"}: true,
 		{"terminating", "terminated"}: true, {"terminating", "failed"}: true,
 	}

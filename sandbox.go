@@ -6,13 +6,15 @@ import (
 )
 
 // SandboxState is where a sandbox is in its life:
-// creating → running → terminating → terminated, or failed with a reason.
+// creating → running → terminating → terminated, or failed with a reason. One
+// that runs may be paused, and run again, in between.
 type SandboxState string
 
 // The states of a sandbox.
 const (
 	StateCreating    SandboxState = "creating"
 	StateRunning     SandboxState = "running"
+	StatePaused      SandboxState = "paused"
 	StateTerminating SandboxState = "terminating"
 	StateTerminated  SandboxState = "terminated"
 	StateFailed      SandboxState = "failed"
@@ -20,7 +22,8 @@ const (
 
 var transitions = map[SandboxState][]SandboxState{
 	StateCreating:    {StateRunning, StateTerminating, StateFailed},
-	StateRunning:     {StateTerminating, StateFailed},
+	StateRunning:     {StatePaused, StateTerminating, StateFailed},
+	StatePaused:      {StateRunning, StateTerminating, StateFailed},
 	StateTerminating: {StateTerminated, StateFailed},
 }
 
@@ -40,21 +43,24 @@ const WorkspaceDir = "/workspace"
 
 // SandboxSpec asks for a sandbox.
 type SandboxSpec struct {
-	Name    string            `json:"name,omitempty" doc:"Unique among the live sandboxes of a tenant: lower-case letters, digits and dashes, 63 at most."`
-	Image   string            `json:"image" doc:"ID of a built image (see POST /v1/images)." minLength:"1"`
-	CPU     float64           `json:"cpu,omitempty" doc:"Cores; 0.1 to the machine's. Default 1."`
-	Memory  string            `json:"memory,omitempty" doc:"A quantity such as 512Mi or 4Gi. Default 1Gi."`
-	Disk    string            `json:"disk,omitempty" doc:"What the root's changes, /tmp and Docker's data may each take on disk, as a quantity. Default 10Gi."`
-	GPU     string            `json:"gpu,omitempty" doc:"Refused: this server offers no GPU."`
-	Env     map[string]string `json:"env,omitempty" doc:"Environment of every process."`
-	Docker  DockerSpec        `json:"docker,omitempty"`
-	Network NetworkSpec       `json:"network,omitempty"`
+	Name     string            `json:"name,omitempty" doc:"Unique among the live sandboxes of a tenant: lower-case letters, digits and dashes, 63 at most."`
+	Image    string            `json:"image,omitempty" doc:"ID of a built image (see POST /v1/images)."`
+	Snapshot string            `json:"snapshot,omitempty" doc:"In place of an image: ID of a snapshot to go on from. Image, disk and Docker are the snapshot's; what else is left out is as well."`
+	CPU      float64           `json:"cpu,omitempty" doc:"Cores; 0.1 to the machine's. Default 1."`
+	Memory   string            `json:"memory,omitempty" doc:"A quantity such as 512Mi or 4Gi. Default 1Gi."`
+	Disk     string            `json:"disk,omitempty" doc:"What the root's changes, /tmp and Docker's data may take on disk, as a quantity. Default 10Gi."`
+	GPU      string            `json:"gpu,omitempty" doc:"Refused: this server offers no GPU."`
+	Env      map[string]string `json:"env,omitempty" doc:"Environment of every process."`
+	Docker   DockerSpec        `json:"docker,omitempty"`
+	Network  NetworkSpec       `json:"network,omitempty"`
+
+	AutoPause float64 `json:"auto_pause,omitempty" doc:"Seconds without an open request after which it is paused. The next request resumes it. Default: never."`
 }
 
 // DockerSpec says whether and how dockerd runs in the sandbox.
 type DockerSpec struct {
 	Enabled      bool          `json:"enabled,omitempty" doc:"Start dockerd. The image must hold Docker: Image().with_docker()."`
-	Profile      DockerProfile `json:"profile,omitempty" enum:"full,minimal" doc:"full (default): overlay2, bridge networks, published ports. minimal: vfs and host networking only."`
+	Profile      DockerProfile `json:"profile,omitempty" enum:"full,minimal" doc:"full (default): overlay file systems, bridge networks, published ports. minimal: vfs and host networking only."`
 	ReadyTimeout float64       `json:"ready_timeout,omitempty" doc:"Seconds that dockerd has to become ready. Default 30."`
 }
 
@@ -78,18 +84,32 @@ type NetworkSpec struct {
 type Sandbox struct {
 	ID        string             `json:"id"`
 	Name      string             `json:"name,omitempty"`
-	State     SandboxState       `json:"state" enum:"creating,running,terminating,terminated,failed"`
+	State     SandboxState       `json:"state" enum:"creating,running,paused,terminating,terminated,failed"`
+	Idle      bool               `json:"idle,omitempty" doc:"It is paused by auto_pause: the next request resumes it."`
+	Persisted bool               `json:"persisted,omitempty" doc:"It is paused with its memory on the disk."`
 	Reason    string             `json:"reason,omitempty" doc:"Why it failed or ended, and the next step."`
 	Image     string             `json:"image"`
 	CPU       float64            `json:"cpu" doc:"Cores."`
 	Memory    int64              `json:"memory" doc:"Bytes."`
 	Disk      int64              `json:"disk" doc:"Bytes."`
 	Address   string             `json:"address,omitempty" doc:"IPv4 address on the sandbox network."`
+	Start     StartKind          `json:"start,omitempty" enum:"cold,warm,pool,snapshot" doc:"pool: it was ready; warm: restored from a template; cold: started from its image, for which the sandbox's log says why."`
 	Docker    DockerStatus       `json:"docker"`
 	CreatedAt time.Time          `json:"created_at"`
 	EndedAt   *time.Time         `json:"ended_at,omitempty"`
 	Timings   map[string]float64 `json:"timings,omitempty" doc:"Seconds that each phase of the start took."`
 }
+
+// StartKind says how a sandbox came to run.
+type StartKind string
+
+// How a sandbox comes to run.
+const (
+	StartCold     StartKind = "cold"     // from its image
+	StartWarm     StartKind = "warm"     // from a checkpoint of one that nobody used
+	StartPool     StartKind = "pool"     // ready before it was asked for
+	StartSnapshot StartKind = "snapshot" // from a snapshot
+)
 
 // DockerState is where the sandbox's dockerd is.
 type DockerState string
@@ -103,6 +123,13 @@ const (
 	DockerFailed     DockerState = "failed"
 )
 
+// How long the processes of a sandbox that is terminated have to end, from
+// SIGTERM to SIGKILL.
+const (
+	DefaultGrace = 10 * time.Second
+	MaxGrace     = 5 * time.Minute
+)
+
 // DockerStatus is the state of Docker in a sandbox.
 type DockerStatus struct {
 	State   DockerState   `json:"state" enum:"disabled,starting,ready,restarting,failed"`
@@ -111,4 +138,6 @@ type DockerStatus struct {
 	Profile DockerProfile `json:"profile,omitempty"`
 	Version string        `json:"version,omitempty" doc:"Version of dockerd, once ready."`
 	Seconds float64       `json:"seconds,omitempty" doc:"From the start of the sandbox to ready."`
+
+	Restarts int `json:"restarts,omitempty" doc:"How often dockerd or containerd died and was started again."`
 }

@@ -76,7 +76,6 @@ func run(ctx context.Context, opts Options, m machine) []Check {
 		networking(opts.Pool),
 		one(runscVersion(opts.Runsc)),
 		one(m.platform(opts.Runsc)),
-		one(tools),
 		one(mmdebstrap),
 		one(disk(opts.Data)),
 	}

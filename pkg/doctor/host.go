@@ -131,15 +131,6 @@ func (m machine) capable(capability int) (bool, error) {
 	return false, errors.New("/proc/self/status names no capabilities")
 }
 
-// tools are the host's programs that every server needs.
-func tools(context.Context) Check {
-	path, err := exec.LookPath("mkfs.erofs")
-	if err != nil {
-		return fail("erofs tools", "mkfs.erofs is not in PATH, and images are made with it", "apt-get install erofs-utils")
-	}
-	return ok("erofs tools", path)
-}
-
 func mmdebstrap(context.Context) Check {
 	path, err := exec.LookPath("mmdebstrap")
 	if err != nil {

@@ -32,7 +32,9 @@ func Take(ctx context.Context, data string) ([]string, error) {
 		mounts(data),
 		below(filepath.Join(data, "sandboxes")),
 		below(filepath.Join(data, "scratch")),
+		below(filepath.Join(data, "memories")),
 		below(filepath.Join(data, "runsc")),
+		matches("file", filepath.Join(data, "templates", ".*")),
 	)
 	rules, err := nftables(ctx, prefix)
 	if err != nil {

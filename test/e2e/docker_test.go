@@ -19,7 +19,7 @@ func TestDockerWithItsOwnNetworks(t *testing.T) {
 	if got := sh("docker run --rm hello-world"); !strings.Contains(got, "Hello from Docker!") {
 		t.Errorf("hello-world says %q", got)
 	}
-	if got := sh("docker info --format '{{.Driver}}'"); got != "overlay2\n" {
+	if got := sh("docker info --format '{{.Driver}}'"); got != "overlay2\n" && got != "overlayfs\n" { // before Docker 29, and since
 		t.Errorf("the storage driver is %q", got)
 	}
 	sh("docker network create app && docker run -d --name web --network app -p 8080:80 nginx:latest")
@@ -28,6 +28,9 @@ func TestDockerWithItsOwnNetworks(t *testing.T) {
 	}
 	if got := sh("curl -s -o /dev/null -w '%{http_code}' http://localhost:8080/"); got != "200" {
 		t.Errorf("through the published port it answers %q", got)
+	}
+	if got := sh("docker stats --no-stream --format '{{.NetIO}}' web"); strings.HasPrefix(got, "0B") {
+		t.Errorf("its traffic is %q", got)
 	}
 	sh("mkdir -p /workspace/app && cd /workspace/app && printf 'FROM busybox:latest\\nRUN echo built > /made\\nCMD cat /made\\n' > Dockerfile && docker build -q -t app .")
 	if got := sh("docker run --rm app"); got != "built\n" {
@@ -42,6 +45,36 @@ END`)
 	log, err := shared.client.DockerLogs(t.Context(), sandbox.ID)
 	if err != nil || !strings.Contains(string(log), "API listen on") {
 		t.Errorf("the daemon's log is %.200q, %v", log, err)
+	}
+}
+
+// The directories of an image with many layers fit into mount's options only when
+// they are relative.
+func TestOverlaysOfRelativeDirectories(t *testing.T) {
+	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{})
+	if got := shared.sh(t, sandbox.ID, `set -e; mkdir /var/lib/docker/relative; cd /var/lib/docker/relative; mkdir a b upper work merged
+echo a > a/file; echo b > b/file; echo b > b/other
+python3 -c '
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.mount(b"overlay", b"merged", b"overlay", 0, b"lowerdir=a:b,upperdir=upper,workdir=work"):
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))'
+cat merged/file merged/other; echo new > merged/new; cat upper/new`); got != "a\nb\nnew\n" {
+		t.Errorf("the overlay shows %q", got)
+	}
+}
+
+// dockerd is not started again for the network of each container.
+func TestASmallProgramTellsOfNetworks(t *testing.T) {
+	id := shared.createWithDocker(t, innerdock.SandboxSpec{}).ID
+	got := shared.sh(t, id, `c=$(docker run -d busybox:latest sleep 1000)
+grep -o '"path":"[^"]*","args":."libnetwork-setkey"' /run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby/$c/config.json
+docker exec $c cat /proc/net/dev | grep -c eth`)
+	if got != `"path":"/.innerdock/innerdock-runc","args":["libnetwork-setkey"`+"\n1\n" {
+		t.Errorf("the network of a container is made with %q", got)
+	}
+	if got := shared.sh(t, id, "docker info --format '{{.DefaultRuntime}} {{.RuncCommit.ID}}'"); strings.HasSuffix(strings.TrimSpace(got), "runc") {
+		t.Errorf("dockerd does not find the version of its runc: %q", got)
 	}
 }
 

@@ -42,11 +42,15 @@ func number(t *testing.T, text string) float64 {
 func testDelay(i int) time.Duration { return time.Duration(5+i*45) * time.Millisecond }
 
 // waitEmpty waits until nothing is left of any sandbox of the server but those
-// that other tests still use: none, as tests run one after the other.
+// that other tests still use: none, as tests run one after the other. A builder
+// would stay for the next build.
 func waitEmpty(t *testing.T, s *server) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	if err := s.client.EndBuilder(ctx); err != nil {
+		t.Error(err)
+	}
 	err := until(ctx, func() error {
 		left, err := census.Take(ctx, s.data())
 		if err == nil && len(left) > 0 {

@@ -173,7 +173,7 @@ func (s *server) remove(ctx context.Context) error {
 			_, err := s.client.Terminate(ctx, sandbox.ID)
 			failures = errors.Join(failures, err)
 		}
-		failures = errors.Join(failures, s.signal(syscall.SIGTERM))
+		failures = errors.Join(failures, s.client.EndBuilder(ctx), s.signal(syscall.SIGTERM))
 	}
 	s.client.Close()
 	left, err := census.Take(ctx, s.data())
@@ -263,7 +263,9 @@ func (s *server) image(t *testing.T, def innerdock.ImageDefinition) innerdock.Im
 // create makes a sandbox that is terminated, and looked for, at the test's end.
 func (s *server) create(t *testing.T, def innerdock.ImageDefinition, spec innerdock.SandboxSpec) innerdock.Sandbox {
 	t.Helper()
-	spec.Image = s.image(t, def).ID
+	if spec.Snapshot == "" {
+		spec.Image = s.image(t, def).ID
+	}
 	sandbox, err := s.client.CreateSandbox(t.Context(), spec)
 	if err != nil {
 		t.Fatalf("creating a sandbox: %v\n%s", err, s.log)
@@ -299,11 +301,17 @@ type result struct {
 	code           int
 }
 
+// longestExec is how long a command of a test may take: one that waits for what
+// never comes must not hold up all tests.
+const longestExec = 5 * time.Minute
+
 // exec runs a command in a sandbox; failing to run it fails the test.
 func (s *server) exec(t *testing.T, id string, args ...string) result {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), longestExec)
+	defer cancel()
 	var stdout, stderr bytes.Buffer
-	process, err := s.client.Exec(t.Context(), id, innerdock.ProcessSpec{Args: args},
+	process, err := s.client.Exec(ctx, id, innerdock.ProcessSpec{Args: args},
 		innerdock.Streams{Stdout: &stdout, Stderr: &stderr})
 	if err != nil {
 		t.Fatalf("%q: %v", args, err)

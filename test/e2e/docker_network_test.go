@@ -1,0 +1,69 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/innerdock/innerdock"
+)
+
+// A container reaches those of its own network and the world, and nothing else,
+// whatever its bridge is called and whatever routes it makes.
+func TestDockerNetworksAreApart(t *testing.T) {
+	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{CPU: 2, Memory: "4Gi"})
+	sh := func(line string) string { t.Helper(); return shared.sh(t, sandbox.ID, line) }
+	networks := []string{"bridge", "user", "named", "inner"}
+	sh(`docker network create user
+docker network create -o com.docker.network.bridge.name=mine named
+docker network create --internal inner
+for n in ` + strings.Join(networks, " ") + `; do docker run -d --name on-$n --network $n nginx:latest; done
+docker pull -q busybox:latest`)
+	const address = `$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' on-%)`
+	// The registry cache is outside; a forged default route leads to the bridge.
+	sh(`cat > /probe.sh <<'END'
+gateway=$(ip -4 address show eth0 | sed -n 's/.*inet \([0-9]*\.[0-9]*\)\..*/\1.0.1/p')
+ip route add default via $gateway 2>/dev/null
+wget -T 3 -qO /dev/null http://$1/ && echo open || echo closed
+END`)
+	probe := func(from, target string) string {
+		return strings.TrimSpace(sh("docker run --rm --cap-add NET_ADMIN -v /probe.sh:/probe.sh --network " + from + " busybox:latest sh /probe.sh " + target + " 2>/dev/null"))
+	}
+	expect := func(from, to, got string, open bool) {
+		t.Helper()
+		if want := map[bool]string{true: "open", false: "closed"}[open]; got != want {
+			t.Errorf("from network %s to %s it is %s, not %s", from, to, got, want)
+		}
+	}
+	outside := `$(docker info --format '{{index .RegistryConfig.Mirrors 0}}' | sed 's|http://||; s|/$||')/v2`
+	for _, from := range networks {
+		for _, to := range networks {
+			expect(from, to, probe(from, strings.ReplaceAll(address, "%", to)), from == to)
+		}
+		expect(from, "the world", probe(from, outside), from != "inner")
+	}
+	// A name that an internal network had, and what a restart of dockerd leaves.
+	sh(`docker network create --internal -o com.docker.network.bridge.name=again one && docker network rm one && docker network create -o com.docker.network.bridge.name=again two && kill -9 $(pidof dockerd)`)
+	expect("two", "the world", probe("two", outside), true)
+	expect("inner", "the world", probe("inner", outside), false)
+}
+
+// What gVisor cannot do is refused with words that help, and what it does not
+// enforce is warned of.
+func TestDockerSaysWhatItCannotDo(t *testing.T) {
+	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{})
+	shared.sh(t, sandbox.ID, "docker run -d --name web nginx:latest")
+	for command, says := range map[string]string{
+		"docker pause web": "no freezer", "docker network create --ipv6 six": "leave out --ipv6",
+		"docker network create -d macvlan -o parent=eth0 mac":                            "use the driver bridge",
+		"docker network create -o com.docker.network.bridge.enable_icc=false apart":      "a network of its own",
+		"docker create --cpus 1 nginx:latest":                                            "WARNING: Your kernel, gVisor's, does not enforce --cpus.",
+		"curl -s --unix-socket /run/docker.sock -X POST http://d/containers/web/unpause": "no freezer",
+	} {
+		if got := shared.sh(t, sandbox.ID, command+" 2>&1 || true"); !strings.Contains(got, says) {
+			t.Errorf("%s says %q, not %q", command, got, says)
+		}
+	}
+	if got := shared.sh(t, sandbox.ID, "docker exec web echo alive; docker network ls -q | wc -l"); got != "alive\n3\n" {
+		t.Errorf("afterwards: %q", got)
+	}
+}
