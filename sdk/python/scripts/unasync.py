@@ -21,7 +21,7 @@ RULES = [
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\basyncio\b", "time"),
-    (r"\basync_scope\b", "sync_scope"),
+    (r"\basync_(scope|pack)\b", r"sync_\1"),
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\bAsyncGenerator\[(.+), None\]", r"Generator[\1, None, None]"),
     (r"\bAsyncGenerator\b", "Generator"),
@@ -47,18 +47,19 @@ def unasync(text: str) -> str:
 def main(check: bool) -> int:
     """Writes every twin, or with check reports those that differ."""
     stale = []
-    sources = sorted((PACKAGE / "_async").glob("*.py"))
-    for source in sources:
-        target = PACKAGE / "_sync" / source.name
-        want = HEADER.format(name=source.name) + unasync(source.read_text())
+    sources = sorted((PACKAGE / "_async").rglob("*.py"))
+    twins = {source: source.relative_to(PACKAGE / "_async") for source in sources}
+    for source, twin in twins.items():
+        target = PACKAGE / "_sync" / twin
+        want = HEADER.format(name=twin) + unasync(source.read_text())
         if target.exists() and target.read_text() == want:
             continue
         stale.append(target)
         if not check:
+            target.parent.mkdir(exist_ok=True)
             target.write_text(want)
-    names = {source.name for source in sources}
-    for target in sorted((PACKAGE / "_sync").glob("*.py")):
-        if target.name not in names:
+    for target in sorted((PACKAGE / "_sync").rglob("*.py")):
+        if target.relative_to(PACKAGE / "_sync") not in twins.values():
             stale.append(target)
             if not check:
                 target.unlink()

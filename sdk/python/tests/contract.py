@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,11 @@ class Process:
 Script = Callable[[Process], int]
 
 
+def is_login(args: list[str]) -> bool:
+    """Whether a process is the login with the sandbox's environment."""
+    return args[0] == "sh" and "DOCKER_PASSWORD" in args[2]
+
+
 class Contract:
     """The state of the server, and what a test may set."""
 
@@ -111,6 +117,7 @@ class Contract:
         self.changed = threading.Condition()
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
         self.keys: set[str] = set()
+        self.contexts: list[tuple[dict[str, Any], bytes]] = []
         self.image_events: list[tuple[str, dict[str, Any]]] = []
         self.images: set[str] = {"sha256:abc"}
         self.sandboxes: dict[str, dict[str, Any]] = {}
@@ -119,6 +126,7 @@ class Contract:
         self.files: dict[str, bytes] = {}
         self.limit = 8 << 20
         self.script: Script = lambda process: 0
+        self.login: Script = lambda process: 64  # as in a sandbox without DOCKER_USERNAME
         self.faults: list[Failure | str] = []  # of the next requests; "drop" cuts the connection
         self.cut_output_after: int = 0  # events after which an output stream breaks, once
 
@@ -129,8 +137,9 @@ class Contract:
         return [r[3] for r in self.requests if r[0] == method and re.fullmatch(path, r[1])]
 
     def commands(self) -> list[list[str]]:
-        """Returns the arguments of every process that was started."""
-        return [body["args"] for body in self.sent("POST", r".*/processes")]
+        """Returns the arguments of every process that was started, but for the login."""
+        started = [body["args"] for body in self.sent("POST", r".*/processes")]
+        return [args for args in started if not is_login(args)]
 
     # What the API does.
 
@@ -176,8 +185,10 @@ class Contract:
         process = Process(len(self.processes) + 100, spec, self.limit, self.changed)
         self.processes[process.pid] = process
 
+        script = self.login if is_login(spec["args"]) else self.script
+
         def run() -> None:
-            code = self.script(process)
+            code = script(process)
             with self.changed:
                 process.exit_code = code
                 self.changed.notify_all()
@@ -283,6 +294,24 @@ def _build(h: Handler, c: Contract, q: dict[str, str], body: Any) -> None:
     if not c.image_events:
         image = {"id": "sha256:abc", "size": 5 << 20, "source": "debian", "created_at": NOW}
         h.event("image", {"image": image})
+
+
+def _build_from(h: Handler, c: Contract, q: dict[str, str], body: Any) -> None:
+    form = b"Content-Type: " + h.headers["Content-Type"].encode() + b"\r\n\r\n" + body
+    definition, archive = message_from_bytes(form).get_payload()
+    c.contexts.append((json.loads(definition.get_payload()), archive.get_payload(decode=True)))
+    _build(h, c, q, {})
+
+
+def _find(h: Handler, c: Contract, q: dict[str, str], body: Any) -> None:
+    if not c.sent("POST", "/v1/images(/build)?"):
+        raise Failure(404, "image_not_found", "there is no image of this definition yet")
+    h.reply(200, {"id": "sha256:abc", "created_at": NOW})
+
+
+def _render(h: Handler, c: Contract, q: dict[str, str], body: Any) -> None:
+    text = body["dockerfile"]["text"] if "dockerfile" in body else f"FROM {body['base_image']}\n"
+    h.reply(200, {"dockerfile": text})
 
 
 def _create(h: Handler, c: Contract, q: dict[str, str], body: Any) -> None:
@@ -460,6 +489,9 @@ PROCESS = BOX + r"/processes/(\d+)"
 ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", "/v1/version", _constant({"version": "9", "runsc": "release-1", "api": "v1"})),
     ("POST", "/v1/images", _build),
+    ("POST", "/v1/images/build", _build_from),
+    ("POST", "/v1/images/find", _find),
+    ("POST", "/v1/images/dockerfile", _render),
     ("GET", "/v1/images", _constant({"images": [{"id": "sha256:abc"}]})),
     ("GET", "/v1/images/([^/]+)", _constant({"id": "sha256:abc", "created_at": NOW})),
     ("DELETE", "/v1/images/([^/]+)", lambda h, c, q, b, i: h.reply(204, b"")),

@@ -99,3 +99,19 @@ def test_no_server(tmp_path: Path) -> None:
                 await Sandbox(client=client).create()
 
     asyncio.run(main())
+
+
+def test_files_of_an_image(contract: Contract, host: str, tmp_path: Path) -> None:
+    (tmp_path / "up").write_bytes(b"x" * (2 << 20))
+
+    async def main() -> None:
+        async with Client(host) as client:
+            image = Image().add_local_file(tmp_path / "up", "/up")
+            assert not await image.exists(client=client)
+            assert (await image.build(client=client)).id == "sha256:abc"
+            assert await image.exists(client=client)
+
+    asyncio.run(main())
+    [(definition, archive)] = contract.contexts
+    assert definition["steps"] == [{"copy": {"source": "0", "target": "/up"}}]
+    assert len(archive) > 2 << 20

@@ -93,6 +93,80 @@ CALLS: list[tuple[Call, str]] = [
         lambda d: d.compose_down(volumes=True),
         "compose --ansi never --file docker-compose.yml down --volumes",
     ),
+    (
+        lambda d: d.run(
+            "i",
+            stdin=True,
+            workdir="/w",
+            user="u",
+            entrypoint="e",
+            hostname="h",
+            labels={"a": "b"},
+            restart="always",
+            memory="64m",
+            cpus=0.5,
+            pull="never",
+        ),
+        "run --interactive --workdir /w --user u --entrypoint e --hostname h --label a=b "
+        "--restart always --memory 64m --cpus 0.5 --pull never i",
+    ),
+    (lambda d: d.run("i", tty=True), "run --tty i"),
+    (lambda d: d.run("i", stdin="in", extra_args=["-i"]), "run -i i"),
+    (lambda d: d.pull("i", platform="linux/arm64"), "pull --platform linux/arm64 i"),
+    (
+        lambda d: d.build("t", target="first", pull=True, network="none", labels={"a": 1}),
+        "build --tag t --network none --target first --pull --label a=1 .",
+    ),
+    (
+        lambda d: d.ps(filters={"status": "exited", "label": ["a", "b=1"]}),
+        "ps --filter status=exited --filter label=a --filter label=b=1",
+    ),
+    (lambda d: d.images(all=True), "images --all"),
+    (
+        lambda d: d.exec("web", "sh", stdin=True, privileged=True, env={"A": 1}),
+        "exec --env A=1 --privileged --interactive web sh",
+    ),
+    (lambda d: d.exec("web", "sh", tty=True, detach=True), "exec --detach --tty web sh"),
+    (lambda d: d.attach("web"), "attach --sig-proxy=false --no-stdin web"),
+    (lambda d: d.attach("web", stdin=True), "attach --sig-proxy=false web"),
+    (lambda d: d.logs("web", timestamps=True, since="1m"), "logs --timestamps --since 1m web"),
+    (lambda d: d.kill("web", "SIGHUP"), "kill --signal SIGHUP web"),
+    (lambda d: d.rename("a", "b"), "rename a b"),
+    (lambda d: d.cp("web:/a b", "/c"), "cp|web:/a b|/c"),
+    (
+        lambda d: d.commit("web", "i:1", message="m", changes=["CMD x"]),
+        "commit|--message|m|--change|CMD x|web|i:1",
+    ),
+    (lambda d: d.save(["a", "b"], "/x.tar"), "save --output /x.tar a b"),
+    (lambda d: d.load("/x.tar"), "load --input /x.tar"),
+    (lambda d: d.logout("r:5000"), "logout r:5000"),
+    (lambda d: d.volume_create("v", "d", {"a": "b"}), "volume create --driver d --label a=b v"),
+    (
+        lambda d: d.network_connect("n", "web", aliases="db"),
+        "network connect --alias db n web",
+    ),
+    (lambda d: d.prune(all=True, volumes=True), "system prune --force --all --volumes"),
+    (
+        lambda d: d.compose_up(["a.yml", "b.yml"], scale={"w": 2}, profiles=["p"]),
+        "compose --ansi never --file a.yml --file b.yml --profile p up --detach --scale w=2",
+    ),
+    (
+        lambda d: d.compose_run("web", "ls -l", env={"A": "b"}),
+        "compose --ansi never --file docker-compose.yml run --no-TTY --interactive=false --rm "
+        "--env A=b web ls -l",
+    ),
+    (
+        lambda d: d.compose_exec("web", "ls", user="u", workdir="/"),
+        "compose --ansi never --file docker-compose.yml exec --no-TTY --workdir / --user u web ls",
+    ),
+    (
+        lambda d: d.compose_pull(services="web"),
+        "compose --ansi never --file docker-compose.yml pull web",
+    ),
+    (lambda d: d.compose_start("c"), "compose --ansi never --file c start"),
+    (lambda d: d.compose_stop("c", timeout=1), "compose --ansi never --file c stop --timeout 1"),
+    (lambda d: d.compose_restart("c"), "compose --ansi never --file c restart"),
+    (lambda d: d.compose_config("c"), "compose --ansi never --file c config"),
     (lambda d: d.compose_ps(all=True), "compose --ansi never --file docker-compose.yml ps --all"),
     (
         lambda d: d.compose_logs(follow=True, tail=3),
@@ -119,6 +193,12 @@ def test_commands(
         assert contract.commands()[-1] == ["docker", *words]
 
 
+def test_docker_is_roots(contract: Contract, docker_instance: SandboxInstance) -> None:
+    docker_instance.docker.ps()
+    users = {body.get("user") for body in contract.sent("POST", ".*/processes")}
+    assert users == {"root"}, "whoever the image's user is"
+
+
 def test_words_of_commands(contract: Contract, docker_instance: SandboxInstance) -> None:
     docker_instance.docker.run("i", "sh -c 'echo a  b'").wait()
     docker_instance.docker.run("i", ["sh", "-c", "echo a  b"]).wait()
@@ -138,6 +218,16 @@ def test_words_of_commands(contract: Contract, docker_instance: SandboxInstance)
         lambda d: d.run("i", ports=80),
         lambda d: d.run("i", volumes="a:b"),
         lambda d: d.cli(),
+        lambda d: d.compose_exec("web", ""),
+        lambda d: d.run("i", stdin=True, tty=True),
+        lambda d: d.run("i", env={"A=B": "c"}),
+        lambda d: d.cp("a", "b"),
+        lambda d: d.cp("a:b", "c:d"),
+        lambda d: d.cp("-", "c:d"),
+        lambda d: d.rm([]),
+        lambda d: d.compose_up([]),
+        lambda d: d.login("me"),
+        lambda d: d.login("me", "two\nlines"),
     ],
 )
 def test_bad_arguments(docker_instance: SandboxInstance, call: Call) -> None:
@@ -145,9 +235,26 @@ def test_bad_arguments(docker_instance: SandboxInstance, call: Call) -> None:
         call(docker_instance.docker)
 
 
-def test_unknown_arguments(docker_instance: SandboxInstance) -> None:
-    with pytest.raises(TypeError):
-        docker_instance.docker.run("i", privileged=True)  # type: ignore[call-arg]
+@pytest.mark.parametrize(
+    ("method", "name", "said"),
+    [
+        ("run", "comand", "did you mean command"),
+        ("run", "environment", r"did you mean env\?"),
+        ("run", "rm", r"did you mean remove\?"),
+        ("run", "privileged", r'extra_args=\["--privileged"\]'),
+        ("run", "cap_add", r'extra_args=\["--cap-add"\]'),
+        ("build", "path", r"did you mean context\?"),
+        ("compose_up", "detatch", r"did you mean detach\?"),
+        ("tag", "nonsense", "it has source, target"),
+    ],
+)
+def test_unknown_arguments(
+    contract: Contract, docker_instance: SandboxInstance, method: str, name: str, said: str
+) -> None:
+    with pytest.raises(TypeError, match=said) as caught:
+        getattr(docker_instance.docker, method)("i", **{name: True})
+    assert f"{method}() got an unexpected keyword argument '{name}'" in str(caught.value)
+    assert contract.commands() == []
 
 
 def says(out: bytes, err: bytes = b"", code: int = 0) -> Callable[[Process], int]:
@@ -179,8 +286,11 @@ def test_results_are_truth_and_lines(contract: Contract, docker_instance: Sandbo
     contract.script = says(b"id1\nid2\n")
     assert list(docker_instance.docker.ps(quiet=True)) == ["id1", "id2"]
     assert docker_instance.docker.ps(quiet=True).lines() == ["id1", "id2"]
-    contract.script = says(b"", b"No such container: web\n", 1)
+    assert docker_instance.docker.volume_ls(quiet=True) == ["id1", "id2"]
+    contract.script = says(b"", b"Error response from daemon: No such container: web\n", 1)
     assert not docker_instance.docker.stop("web")
+    with pytest.raises(DockerCommandError):
+        docker_instance.docker.ps(quiet=True)
 
 
 def test_a_failed_command(contract: Contract, docker_instance: SandboxInstance) -> None:

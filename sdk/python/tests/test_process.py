@@ -43,6 +43,15 @@ def test_exec_wait_read(contract: Contract, instance: SandboxInstance) -> None:
     ]
 
 
+def test_exec_as_a_user(contract: Contract, instance: SandboxInstance) -> None:
+    instance.process.exec("true", user="app").wait()
+    instance.process.exec("true").wait()
+    assert contract.sent("POST", ".*/processes") == [
+        {"args": ["true"], "user": "app"},
+        {"args": ["true"]},  # the image's
+    ]
+
+
 def test_output_is_also_a_string(contract: Contract, instance: SandboxInstance) -> None:
     contract.script = says(b"hello\nworld\n")
     out = instance.process.exec("prog").stdout

@@ -24,15 +24,45 @@ def words(command: Command) -> list[str]:
 
 
 def name(what: str, value: str) -> str:
-    """Returns value, which must be a name and must not look like an option."""
-    if not isinstance(value, str) or not value or value.startswith("-"):
-        raise InvalidRequestError(f"{value!r} is no name of {what}")
+    """Returns value, which must be a name: one line, and nothing like an option."""
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidRequestError(f"{value!r} is no name of {what}: it is empty")
+    if value.startswith("-"):
+        raise InvalidRequestError(
+            f"{value!r} is no name of {what}: names do not begin with a dash, options do"
+        )
+    if any(char.isspace() or not char.isprintable() for char in value):
+        raise InvalidRequestError(
+            f"{value!r} is no name of {what}: it has a space, a newline or a control character"
+        )
+    return value
+
+
+def path(what: str, value: str) -> str:
+    """Returns value, which must be a path and must not look like an option or be ``-``."""
+    if not isinstance(value, str) or not value or "\0" in value or value.startswith("-"):
+        raise InvalidRequestError(
+            f"{value!r} is no path of {what}: write ./{value} if its name begins with a dash"
+        )
     return value
 
 
 def names(what: str, values: Names) -> list[str]:
     """Returns one or several names as a list."""
-    return [name(what, value) for value in ([values] if isinstance(values, str) else values)]
+    found = [name(what, value) for value in ([values] if isinstance(values, str) else values)]
+    if not found:
+        raise InvalidRequestError(f"there is no name of {what} in {values!r}")
+    return found
+
+
+def some(what: str, values: Names) -> list[str]:
+    """Returns any number of names as a list."""
+    return names(what, values) if values else []
+
+
+def named(option: str, what: str, given: str | None) -> list[str]:
+    """Returns the option with a name, unless that is None."""
+    return [] if given is None else [option, name(what, given)]
 
 
 def flag(option: str, on: bool) -> list[str]:
@@ -49,8 +79,40 @@ def pairs(option: str, given: Mapping[str, Any] | None) -> list[str]:
     """Returns the option once for each NAME=value."""
     args = []
     for key, val in (given or {}).items():
+        if not isinstance(key, str) or not key or "=" in key:
+            raise InvalidRequestError(f"{key!r} is no name of a variable or label")
         args += [option, f"{key}={val}"]
     return args
+
+
+def repeated(option: str, given: Names) -> list[str]:
+    """Returns the option once for each value."""
+    args = []
+    for val in [given] if isinstance(given, str) else given:
+        args += [option, str(val)]
+    return args
+
+
+def filters(given: Mapping[str, Any] | None) -> list[str]:
+    """Returns --filter options: {"status": "exited", "label": ["a=1", "b"]}."""
+    args = []
+    for key, val in (given or {}).items():
+        for item in [val] if isinstance(val, (str, int)) else val:
+            args += ["--filter", f"{key}={item}"]
+    return args
+
+
+def compose(file: Names, *words: str) -> list[str]:
+    """Returns the words of a command of Compose."""
+    files = [path("a Compose file", item) for item in ([file] if isinstance(file, str) else file)]
+    if not files:
+        raise InvalidRequestError(f"file={file!r} names no Compose file")
+    return ["compose", "--ansi", "never", *repeated("--file", files), *words]
+
+
+def services(file: Names, verb: str, names: Names, *options: str) -> list[str]:
+    """Returns the words of a command of Compose for some services; without names: for all."""
+    return [*compose(file, verb), *options, *some("a service", names)]
 
 
 def volumes(given: Volumes) -> list[str]:

@@ -24,6 +24,15 @@ InnerdockError
      ├─ DockerDaemonFailedError      docker_failed: dockerd exited, or its set-up failed
      ├─ DockerDaemonNotReadyError    docker_timeout: not ready in time (.timeout)
      └─ DockerCommandError           docker_command_failed: .command, .exit_code, .stderr
+         ├─ DockerNotFoundError          docker_not_found: no such container, volume, network …
+         │   └─ DockerImageNotFoundError docker_image_not_found: neither here nor in the registry
+         ├─ DockerConflictError          docker_conflict: a name is taken, a thing is in use
+         │   └─ DockerPortInUseError     docker_port_in_use: a published port is taken
+         ├─ DockerBuildError             docker_build_failed: .step, .step_exit_code, .log
+         ├─ DockerComposeFileError       docker_compose_file: it is missing or wrong
+         └─ DockerRegistryError          docker_registry_failed: it answered with an error, or not
+             ├─ DockerLoginError         docker_login_failed: credentials missing or refused
+             └─ DockerRateLimitError     docker_rate_limited: too many pulls
 
 The words before the colons are the values of ``.code``. Every message says what
 happened and what to do next.
@@ -221,17 +230,24 @@ class DockerDaemonNotReadyError(DockerException):
 
 
 class DockerCommandError(DockerException):
-    """A docker command failed. Raised by DockerResult.check()."""
+    """A docker command failed. Raised by check(), and by methods that return text or lists."""
 
     default_code = "docker_command_failed"
 
     def __init__(
-        self, command: Sequence[str], exit_code: int, stderr: str = "", **rest: Any
+        self,
+        command: Sequence[str],
+        exit_code: int,
+        stderr: str = "",
+        *,
+        hint: str = "",
+        **rest: Any,
     ) -> None:
         said = stderr.strip()
         super().__init__(
             f"`{' '.join(command)}` failed with exit code {exit_code}"
-            + (f": {said[-2000:]}" if said else ""),
+            + (f": {said[-2000:]}" if said else "")
+            + (f"\n{hint}" if hint else ""),
             **rest,
         )
         self.command = list(command)
@@ -240,6 +256,81 @@ class DockerCommandError(DockerException):
         """Its exit code."""
         self.stderr = stderr
         """What it wrote to standard error."""
+        self.hint = hint
+        """What to do next; empty if only the output can tell."""
+
+
+class DockerNotFoundError(DockerCommandError):
+    """There is no such container, volume, network or file."""
+
+    default_code = "docker_not_found"
+
+
+class DockerImageNotFoundError(DockerNotFoundError):
+    """The image is neither in the sandbox nor in its registry."""
+
+    default_code = "docker_image_not_found"
+
+
+class DockerConflictError(DockerCommandError):
+    """A name is taken, or what shall go is in use."""
+
+    default_code = "docker_conflict"
+
+
+class DockerPortInUseError(DockerConflictError):
+    """A port that shall be published is taken."""
+
+    default_code = "docker_port_in_use"
+
+
+class DockerBuildError(DockerCommandError):
+    """A build failed."""
+
+    default_code = "docker_build_failed"
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        exit_code: int,
+        stderr: str = "",
+        *,
+        step: str = "",
+        step_exit_code: int | None = None,
+        log: Sequence[str] = (),
+        **rest: Any,
+    ) -> None:
+        super().__init__(command, exit_code, stderr, **rest)
+        self.step = step
+        """The step that failed, such as ``RUN make``; empty if it never came to one."""
+        self.step_exit_code = step_exit_code
+        """The exit code of that step's command, if it ran one."""
+        self.log = list(log)
+        """The last lines that the step printed."""
+
+
+class DockerComposeFileError(DockerCommandError):
+    """The Compose file is missing, is no YAML, or says what Compose does not know."""
+
+    default_code = "docker_compose_file"
+
+
+class DockerRegistryError(DockerCommandError):
+    """A registry answered with an error, too late, wrongly, or not at all."""
+
+    default_code = "docker_registry_failed"
+
+
+class DockerLoginError(DockerRegistryError):
+    """A registry wants credentials, or refused those it got."""
+
+    default_code = "docker_login_failed"
+
+
+class DockerRateLimitError(DockerRegistryError):
+    """A registry wants fewer requests."""
+
+    default_code = "docker_rate_limited"
 
 
 _BY_CODE: dict[str, type[InnerdockError]] = {

@@ -5,13 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ._context import Packed, Source, pack
+
 CHUNK = 1 << 20
+
+SyncInterrupt = (KeyboardInterrupt,)
+AsyncInterrupt = (KeyboardInterrupt, asyncio.CancelledError)
+"""What ends a wait from outside."""
+
+SyncLock = threading.Lock
+AsyncLock = asyncio.Lock
+
+
+sync_pack = pack
+
+
+async def async_pack(sources: Sequence[tuple[str, Source]]) -> Packed:
+    """Is pack() without blocking the event loop."""
+    return await asyncio.to_thread(pack, sources)
 
 
 class SyncReader:

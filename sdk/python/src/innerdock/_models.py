@@ -84,6 +84,8 @@ class DockerStatus:
     version: str = ""
     seconds: float = 0.0
     """From the start of the sandbox to ready."""
+    restarts: int = 0
+    """How often dockerd or containerd died and was started again."""
 
     @classmethod
     def from_json(cls, data: Json) -> DockerStatus:
@@ -95,6 +97,110 @@ class DockerStatus:
             profile=data.get("profile", ""),
             version=data.get("version", ""),
             seconds=float(data.get("seconds") or 0),
+            restarts=int(data.get("restarts") or 0),
+        )
+
+
+@dataclass(frozen=True)
+class PoolInfo:
+    """Sandboxes that wait for a request that they fit."""
+
+    id: str
+    image: str
+    size: int
+    """How many are to be ready."""
+    ready: int
+    """How many are."""
+    memory: int
+    """Bytes of each."""
+    disk: int
+    """Bytes of each."""
+    docker: bool
+    """Docker runs in them."""
+    reason: str
+    """Why fewer are ready, when it is not for the moment only."""
+    created_at: datetime | None
+
+    @classmethod
+    def from_json(cls, data: Json) -> PoolInfo:
+        """Reads a Pool of the API."""
+        return cls(
+            id=data["id"],
+            image=data["image"],
+            size=int(data["size"]),
+            ready=int(data["ready"]),
+            memory=int(data["memory"]),
+            disk=int(data["disk"]),
+            docker=bool(data["docker"]),
+            reason=data.get("reason", ""),
+            created_at=parse_time(data.get("created_at")),
+        )
+
+
+@dataclass(frozen=True)
+class TemplateInfo:
+    """What sandboxes of one kind, with Docker, are restored from."""
+
+    id: str
+    image: str
+    memory: int
+    """Bytes. It serves sandboxes with this and up to twice as much."""
+    disk: int
+    """Bytes."""
+    size: int
+    """Bytes on the server's disk."""
+    created_at: datetime | None
+    used_at: datetime | None
+
+    @classmethod
+    def from_json(cls, data: Json) -> TemplateInfo:
+        """Reads a Template of the API."""
+        return cls(
+            id=data["id"],
+            image=data["image"],
+            memory=int(data["memory"]),
+            disk=int(data["disk"]),
+            size=int(data["size"]),
+            created_at=parse_time(data.get("created_at")),
+            used_at=parse_time(data.get("used_at")),
+        )
+
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    """A sandbox that was kept as it was at one moment."""
+
+    id: str
+    sandbox: str
+    """ID of the sandbox that it was taken of."""
+    image: str
+    cpu: float
+    memory: int
+    """Bytes that the sandbox had."""
+    disk: int
+    """Bytes that the sandbox had, and each new one has."""
+    docker: bool
+    """Docker runs in it."""
+    size: int
+    """Bytes on the server's disk."""
+    created_at: datetime | None
+    expires_at: datetime | None
+    """When the server removes it; None: never."""
+
+    @classmethod
+    def from_json(cls, data: Json) -> SnapshotInfo:
+        """Reads a Snapshot of the API."""
+        return cls(
+            id=data["id"],
+            sandbox=data["sandbox"],
+            image=data["image"],
+            cpu=float(data["cpu"]),
+            memory=int(data["memory"]),
+            disk=int(data["disk"]),
+            docker=bool(data["docker"]),
+            size=int(data["size"]),
+            created_at=parse_time(data.get("created_at")),
+            expires_at=parse_time(data.get("expires_at")),
         )
 
 
@@ -105,7 +211,11 @@ class SandboxInfo:
     id: str
     name: str
     state: str
-    """creating, running, terminating, terminated or failed."""
+    """creating, running, paused, terminating, terminated or failed."""
+    idle: bool
+    """It is paused by auto_pause: the next request resumes it."""
+    persisted: bool
+    """It is paused with its memory on the server's disk."""
     reason: str
     """Why it failed or ended, and the next step."""
     image: str
@@ -115,6 +225,9 @@ class SandboxInfo:
     disk: int
     """Bytes."""
     address: str
+    start: str
+    """pool: it was ready; warm: restored from a template; snapshot: it goes on from one;
+    cold: started from its image."""
     docker: DockerStatus
     created_at: datetime | None
     ended_at: datetime | None
@@ -133,12 +246,15 @@ class SandboxInfo:
             id=data["id"],
             name=data.get("name", ""),
             state=data["state"],
+            idle=bool(data.get("idle")),
+            persisted=bool(data.get("persisted")),
             reason=data.get("reason", ""),
             image=data.get("image", ""),
             cpu=float(data.get("cpu") or 0),
             memory=int(data.get("memory") or 0),
             disk=int(data.get("disk") or 0),
             address=data.get("address", ""),
+            start=data.get("start", ""),
             docker=DockerStatus.from_json(data.get("docker") or {}),
             created_at=parse_time(data.get("created_at")),
             ended_at=parse_time(data.get("ended_at")),

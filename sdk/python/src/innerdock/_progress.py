@@ -27,7 +27,8 @@ def reporter(progress: Progress) -> Callable[[BuildEvent], None]:
 def _print(event: BuildEvent) -> None:
     if not event.message:
         return
-    head = f"[{event.step}] " if event.step else ""
+    # The step alone is what BuildKit says when it begins one.
+    head = f"[{event.step}] " if event.step not in ("", event.message) else ""
     indent = "  " if event.kind == "log" else ""
     print(f"innerdock: {head}{indent}{event.message}", file=sys.stderr, flush=True)
 

@@ -15,7 +15,15 @@ are shared within the event loop; ``async with Client() as client`` closes them.
 """
 
 from ._async.client import Client
-from ._async.docker import DockerResult, SandboxDockerManager
+from ._async.docker import (
+    DockerComposeStack,
+    DockerDone,
+    DockerEvents,
+    DockerList,
+    DockerResult,
+    DockerText,
+    SandboxDockerManager,
+)
 from ._async.fs import SandboxFileSystem
 from ._async.image import Image
 from ._async.instance import SandboxInstance
@@ -26,7 +34,12 @@ from ._async.streams import CombinedOutput, InputStream, OutputStream
 __all__ = [
     "Client",
     "CombinedOutput",
+    "DockerComposeStack",
+    "DockerDone",
+    "DockerEvents",
+    "DockerList",
     "DockerResult",
+    "DockerText",
     "Image",
     "InputStream",
     "OutputStream",

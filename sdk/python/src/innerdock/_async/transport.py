@@ -22,6 +22,7 @@ from .._errors import (
     error_from,
 )
 from .._sse import Event, Parser
+from .._tunnel import Server
 from .._version import __version__
 
 CONNECT_TIMEOUT = 5.0
@@ -54,6 +55,7 @@ class Transport:
         self, address: Address, api_key: str, timeout: float, verify: bool | str | ssl.SSLContext
     ) -> None:
         self.address = address
+        self.server = Server(address, api_key, verify)
         self.timeout = timeout
         self._answered = False
         if isinstance(verify, str):
@@ -166,6 +168,8 @@ class Transport:
         *,
         params: Mapping[str, Any] | None = None,
         json: Any = None,
+        content: Any = None,
+        headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Sends a request and yields the server-sent events of its answer."""
@@ -175,7 +179,8 @@ class Transport:
             path,
             params=params,
             json=json,
-            headers={"Accept": "text/event-stream"},
+            content=content,
+            headers={**(headers or {}), "Accept": "text/event-stream"},
             timeout=timeout,
         ) as response:
             async for chunk in response.aiter_bytes():

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 from .._errors import InnerdockTimeoutError
 from .._models import SandboxInfo, Status
-from .client import Client
+from .._tunnel import Endpoint
+from .client import SNAPSHOT_TIMEOUT, Client
 from .docker import SandboxDockerManager
 from .fs import SandboxFileSystem
 from .process import SandboxProcessManager
@@ -22,6 +23,7 @@ class SandboxInstance:
     def __init__(self, client: Client, info: SandboxInfo, daemon_timeout: float = 30.0) -> None:
         self.client = client
         self._info = info
+        self._daemon_timeout = daemon_timeout
         self._base = f"/v1/sandboxes/{quote(info.id, safe='')}"
         self.timings: dict[str, float] = {}
         """Seconds, as seen from here: image, create, docker_ready, docker_run."""
@@ -29,6 +31,7 @@ class SandboxInstance:
         """Processes."""
         self.fs = SandboxFileSystem(client.transport, self._base)
         """Files."""
+        self._endpoint = Endpoint(client.transport.server, info.id, info.address)
         self.docker = SandboxDockerManager(
             client.transport,
             self._base,
@@ -38,6 +41,7 @@ class SandboxInstance:
             daemon_timeout,
         )
         """Docker."""
+        self.docker._endpoint = self._endpoint
 
     @property
     def id(self) -> str:
@@ -95,11 +99,97 @@ class SandboxInstance:
         """Returns the server's log of the sandbox's start and life."""
         return (self.client.transport.request("GET", f"{self._base}/logs")).text
 
-    def terminate(self) -> bool:
-        """Ends the sandbox with everything in it. True; also when it had ended before."""
-        data = self.client.transport.json("DELETE", self._base, timeout=POLL * 4)
+    def terminate(self, grace: float | None = None) -> bool:
+        """Ends the sandbox with everything in it. True; also when it had ended before.
+
+        Processes and containers get SIGTERM, and what is left after ``grace`` seconds
+        (10 if you say none, 300 at the most; 0: at once) is killed.
+        """
+        self._endpoint.close()
+        params = {} if grace is None else {"grace": f"{grace:g}"}
+        data = self.client.transport.json(
+            "DELETE", self._base, params=params, timeout=POLL * 4 + (grace or 0)
+        )
         self._info = SandboxInfo.from_json(data)
         return self._info.ended or self._info.state == "terminating"
+
+    def pause(self, persist: bool = False) -> None:
+        """Has the sandbox stand still: it takes no CPU, and keeps its memory, until resume().
+
+        What needs the sandbox itself raises ConflictError meanwhile; what is under way
+        goes on afterwards. A sandbox that is paused stays so, also one that auto_pause
+        paused: no request resumes it any more.
+
+        With persist=True it takes no memory either: that goes to the disk. Connections
+        from and to the sandbox end.
+        """
+        data = self.client.transport.json(
+            "POST",
+            f"{self._base}/pause",
+            params={"persist": "true"} if persist else None,
+            timeout=SNAPSHOT_TIMEOUT,
+        )
+        self._info = SandboxInfo.from_json(data)
+
+    def resume(self) -> None:
+        """Lets the sandbox go on, if it is paused."""
+        data = self.client.transport.json(
+            "POST", f"{self._base}/resume", timeout=SNAPSHOT_TIMEOUT
+        )
+        self._info = SandboxInfo.from_json(data)
+
+    def snapshot(self, ttl: float | None = None, keep: int | None = None) -> str:
+        """Keeps the sandbox as it is, and returns the snapshot's ID.
+
+        Its memory, processes, containers and files are kept, and go on.
+        Sandbox.from_snapshot() makes sandboxes that go on from the same moment.
+
+        ttl (float):
+            Seconds until the server removes the snapshot. Default: as the server says.
+        keep (int):
+            How many snapshots of this sandbox are kept; older ones are removed.
+        """
+        asked = {"ttl": ttl, "keep": keep}
+        data = self.client.transport.json(
+            "POST",
+            f"{self._base}/snapshots",
+            json={name: value for name, value in asked.items() if value is not None},
+            timeout=SNAPSHOT_TIMEOUT,
+        )
+        return str(data["id"])
+
+    def snapshot_filesystem(self) -> str:
+        """Makes an image of the sandbox's files, and returns its ID.
+
+        Image.from_id() makes sandboxes from it. It is the sandbox's own image with what
+        has changed below / since; /tmp and Docker's data are no part of it. Nothing is
+        frozen meanwhile: stop what writes first. Whoever knows the ID can use the image.
+        """
+        data = self.client.transport.json(
+            "POST", f"{self._base}/image", timeout=SNAPSHOT_TIMEOUT
+        )
+        return str(data["id"])
+
+    def create_image_from_filesystem(self) -> str:
+        """beta9's name of snapshot_filesystem()."""
+        return self.snapshot_filesystem()
+
+    def snapshot_memory(self) -> str:
+        """beta9's name of snapshot()."""
+        return self.snapshot()
+
+    def fork(self, count: int = 1) -> list[SandboxInstance]:
+        """Makes copies of the sandbox, which go on from the same moment as it does.
+
+        They are sandboxes of their own, without a name. All are made, or none.
+        """
+        data = self.client.transport.json(
+            "POST", f"{self._base}/fork", json={"count": count}, timeout=SNAPSHOT_TIMEOUT
+        )
+        return [
+            SandboxInstance(self.client, SandboxInfo.from_json(one), self._daemon_timeout)
+            for one in data["sandboxes"]
+        ]
 
     def __enter__(self) -> SandboxInstance:
         return self

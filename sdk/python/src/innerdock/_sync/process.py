@@ -88,9 +88,7 @@ class SandboxProcess:
         """Sends a signal to the process and its children. No error if it has ended."""
         name = signal if isinstance(signal, str) else signals.Signals(signal).name
         try:
-            self._state.transport.request(
-                "POST", f"{self._state.path}/signal", json={"signal": name}
-            )
+            self._state.signal(name)
         except (ConflictError, NotFoundError):
             if self.poll() is None:
                 raise
@@ -112,12 +110,13 @@ class SandboxProcessManager:
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         stdin: bool | str | bytes = False,
+        user: str | None = None,
     ) -> SandboxProcess:
         """Starts a program: ``exec("python", "-c", "print(1)")``. No shell is involved.
 
-        cwd is /workspace by default, env is added to the sandbox's environment.
-        stdin=True keeps standard input open for ``process.stdin``; text or bytes
-        are what it is; by default it is empty.
+        cwd and user are the image's by default, else /workspace and root; env is
+        added to the sandbox's environment. stdin=True keeps standard input open for
+        ``process.stdin``; text or bytes are what it is; by default it is empty.
         """
         if not args or not all(isinstance(arg, str) for arg in args):
             raise InvalidRequestError(
@@ -126,6 +125,8 @@ class SandboxProcessManager:
         spec: dict[str, object] = {"args": list(args)}
         if cwd is not None:
             spec["cwd"] = cwd
+        if user is not None:
+            spec["user"] = str(user)
         if env:
             spec["env"] = {name: str(value) for name, value in env.items()}
         if stdin is not False:
@@ -133,7 +134,11 @@ class SandboxProcessManager:
         data = self._transport.json("POST", f"{self._base}/processes", json=spec)
         process = SandboxProcess(self._transport, self._base, ProcessInfo.from_json(data), env)
         if isinstance(stdin, (str, bytes)):
-            process.stdin._send(stdin, close=True)
+            try:
+                process.stdin._send(stdin, close=True)
+            except ConflictError:
+                if process.poll() is None:
+                    raise  # else it ended without reading; its exit code says why
         return process
 
     @overload

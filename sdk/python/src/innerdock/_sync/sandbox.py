@@ -44,7 +44,7 @@ class Sandbox:
     memory (str or int):
         A size such as ``"512Mi"`` or ``"4Gi"``; a number is MiB.
     disk (str or int):
-        What changes to the root, `/tmp` and Docker's data may each take on disk. The
+        What changes to the root, `/tmp` and Docker's data may take on disk. The
         server's default is 10Gi.
     gpu (str):
         Refused by servers without GPUs.
@@ -58,8 +58,11 @@ class Sandbox:
         CIDRs that are reachable although they are private. The public internet
         is reachable unless block_network=True.
     docker_profile (str):
-        ``"full"``: overlay2, bridge networks, published ports. ``"minimal"``: vfs
+        ``"full"``: overlays, bridge networks, published ports. ``"minimal"``: vfs
         and host networking only.
+    auto_pause (float):
+        Seconds without an open request after which the sandbox is paused. The next
+        request resumes it. Default: never.
     daemon_timeout (float):
         Seconds that ``instance.docker`` waits for the Docker daemon.
     client (Client):
@@ -83,6 +86,7 @@ class Sandbox:
         block_network: bool = False,
         allow_private: Iterable[str] | None = None,
         docker_profile: str = "full",
+        auto_pause: float | None = None,
         daemon_timeout: float = 30.0,
         client: Client | None = None,
         progress: Progress = None,
@@ -114,6 +118,7 @@ class Sandbox:
                 block=block_network or None,
                 allow=_spec.strings("allow_private", allow_private or ()),
             ),
+            auto_pause=auto_pause,
         )
 
     def create(self) -> SandboxInstance:
@@ -137,6 +142,43 @@ class Sandbox:
         instance.timings["image"] = ready - started
         instance.timings["create"] = time.monotonic() - ready
         return instance
+
+    @classmethod
+    def from_snapshot(
+        cls,
+        snapshot: str,
+        name: str | None = None,
+        cpu: float | int | str | None = None,
+        memory: str | int | None = None,
+        env: Mapping[str, str] | None = None,
+        auto_pause: float | None = None,
+        daemon_timeout: float = 30.0,
+        client: Client | None = None,
+    ) -> SandboxInstance:
+        """Starts a sandbox that goes on from a snapshot, and returns it.
+
+        snapshot is what SandboxInstance.snapshot() returned. What is left out is as it
+        was; ``env`` is added for processes that are started from now on.
+        """
+        client = client or default_client()
+        body = _body(
+            snapshot=snapshot,
+            name=name,
+            cpu=None if cpu is None else _spec.cores(cpu),
+            memory=None if memory is None else _spec.size("memory", memory),
+            env={key: str(value) for key, value in (env or {}).items()},
+            auto_pause=auto_pause,
+        )
+        data = client.transport.json(
+            "POST", "/v1/sandboxes", json=body, timeout=CREATE_TIMEOUT
+        )
+        return SandboxInstance(client, SandboxInfo.from_json(data), daemon_timeout)
+
+    def create_from_memory_snapshot(self, snapshot_id: str) -> SandboxInstance:
+        """beta9's name of from_snapshot(); of this sandbox's settings it takes the client."""
+        return self.from_snapshot(
+            snapshot_id, daemon_timeout=self.daemon_timeout, client=self._client
+        )
 
     @classmethod
     def connect(cls, id: str, client: Client | None = None) -> SandboxInstance:

@@ -8,7 +8,8 @@ import base64
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from .._errors import ConnectionLostError, UnavailableError
+from .._errors import ConnectionLostError, InnerdockError, UnavailableError
+from .._local import SyncInterrupt
 from .._models import ProcessInfo
 from .._strings import SyncStringLike
 from .._text import Decoder, Lines, dropped_marker
@@ -16,6 +17,8 @@ from .transport import POLL, RETRY_DELAYS, Transport
 
 MAX_OUTPUT = 16 << 20
 """Bytes of one answer, at most: twice what the server keeps."""
+INTERRUPT_GRACE = 5.0
+"""Seconds that an interrupted command has to end by itself."""
 END = 1 << 62
 """An offset past everything: of a stream that is not wanted."""
 
@@ -27,6 +30,8 @@ class ProcessState:
         self.transport = transport
         self.path = path
         self.info = info
+        self.owned = False
+        """Whether who waits for it wants it to end with the wait: Ctrl-C, cancellation."""
 
     @property
     def exited(self) -> bool:
@@ -36,9 +41,29 @@ class ProcessState:
     def refresh(self, wait: float = 0) -> ProcessInfo:
         """Asks how the process is; waits up to so many seconds for its end."""
         params = {"wait": f"{wait:g}"} if wait else None
-        data = self.transport.json("GET", self.path, params=params, timeout=wait + POLL)
+        try:
+            data = self.transport.json("GET", self.path, params=params, timeout=wait + POLL)
+        except SyncInterrupt:
+            self.interrupt()
+            raise
         self.info = ProcessInfo.from_json(data)
         return self.info
+
+    def signal(self, name: str) -> None:
+        """Sends a signal to the process and its group."""
+        self.transport.request("POST", f"{self.path}/signal", json={"signal": name})
+
+    def interrupt(self) -> None:
+        """Ends an owned process as Ctrl-C does, and by force if that takes too long."""
+        if not self.owned or self.exited:
+            return
+        self.owned = False
+        try:
+            self.signal("SIGINT")
+            if (self.refresh(INTERRUPT_GRACE)).state != "exited":
+                self.signal("SIGKILL")
+        except InnerdockError:
+            pass  # it has ended, or what interrupted is what the caller must hear of
 
     def join(self) -> None:
         """Waits for the end of the process."""
@@ -211,6 +236,9 @@ def follow(
                     yield index, streams[index]._take(event.data)
         except UnavailableError:
             pass
+        except SyncInterrupt:
+            process.interrupt()
+            raise
         finally:
             events.close()
         if process.exited:
