@@ -45,8 +45,9 @@ def free_pool(second: int) -> str:
 class Server:
     """bin/innerdock in a directory of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *flags: str) -> None:
         self.directory = directory
+        self.flags = flags
         self.binary = Path(os.environ.get("INNERDOCK_BIN") or ROOT / "bin" / "innerdock")
         self.host = f"unix://{directory}/api.sock"
         self.pool = free_pool(POOL)
@@ -62,6 +63,7 @@ class Server:
             *(self.binary, "server", "--data", self.directory / "data", "--images", images),
             *("--socket", self.directory / "api.sock", "--pool", self.pool),
             *(["--runsc", runsc] if runsc else []),
+            *self.flags,
         ]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -78,6 +80,7 @@ class Server:
 
     def stop(self) -> None:
         self.cli("rm", "--all")
+        self.cli("image", "prune", "--cache")
         self.kill(signal.SIGTERM)
 
     def cli(self, *args: str) -> str:

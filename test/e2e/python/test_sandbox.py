@@ -10,12 +10,23 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from conftest import SOURCES, Server
-from innerdock import Client, Image, ProcessTimeoutError, Sandbox, SandboxInstance, aio
+from innerdock import (
+    Client,
+    ConflictError,
+    Image,
+    InvalidRequestError,
+    NotFoundError,
+    ProcessTimeoutError,
+    Sandbox,
+    SandboxInstance,
+    aio,
+)
 
 
 def test_exec(plain: SandboxInstance) -> None:
@@ -191,6 +202,142 @@ def test_aio(host: str, docker_image: Image) -> None:
                 assert "Hello from Docker!" in await result.stdout.text()
 
     asyncio.run(main())
+
+
+def test_pause_and_resume(plain: SandboxInstance) -> None:
+    counter = plain.process.exec("sh", "-c", "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done")
+    plain.pause()
+    assert plain.status() == (-1, "paused")
+    with pytest.raises(ConflictError, match="innerdock resume"):
+        plain.fs.read_text("/etc/hostname")
+    plain.resume()
+    assert plain.status() == (-1, "running")
+    assert counter.stdout.text() == "1\n2\n3\n4\n5\n"
+
+
+def test_pause_to_the_disk(plain: SandboxInstance) -> None:
+    echo = plain.process.exec("sh", "-c", "read line; echo $line", stdin=True)
+    plain.pause(persist=True)
+    assert plain.status() == (-1, "paused")
+    info = plain.info()
+    assert info.persisted
+    assert not info.idle
+    with pytest.raises(ConflictError, match="innerdock resume"):
+        plain.process.exec("true")
+    plain.resume()
+    again = plain.process.get_process(echo.pid)
+    again.stdin.write("said before and after\n")
+    assert again.wait() == 0
+    assert again.stdout.text() == "said before and after\n"
+
+
+def test_snapshot_and_fork(client: Client, plain: SandboxInstance) -> None:
+    plain.fs.write_text("/tmp/kept", "kept")
+    snapshot = plain.snapshot()
+    kept = {info.id: info for info in client.snapshots()}[snapshot]
+    assert (kept.sandbox, kept.docker) == (plain.id, False)
+    assert kept.size > 0
+    try:
+        plain.fs.write_text("/tmp/kept", "changed")
+        with Sandbox.from_snapshot(snapshot, memory="2Gi", env={"A": "b"}, client=client) as copy:
+            assert copy.id != plain.id
+            assert copy.fs.read_text("/tmp/kept") == "kept"
+            assert copy.process.exec("sh", "-c", "echo $A").stdout == "b\n"
+        assert plain.fs.read_text("/tmp/kept") == "changed"
+    finally:
+        client.delete_snapshot(snapshot)
+    copies = plain.fork(2)
+    try:
+        assert len({plain.id, *(copy.id for copy in copies)}) == 3
+        assert [copy.fs.read_text("/tmp/kept") for copy in copies] == ["changed"] * 2
+    finally:
+        for copy in copies:
+            copy.terminate()
+    with pytest.raises(NotFoundError, match="no snapshot"):
+        Sandbox.from_snapshot(snapshot, client=client)
+
+
+def test_snapshot_of_a_followed_command(client: Client, plain: SandboxInstance) -> None:
+    script = "i=0; until [ -e /tmp/stop ]; do i=$((i+1)); echo $i; sleep 0.01; done"
+    process = plain.process.exec("sh", "-c", script)
+    with ThreadPoolExecutor(1) as follower:
+        text = follower.submit(process.stdout.text)
+        snapshot = plain.snapshot(ttl=600, keep=1)
+        plain.process.exec("touch", "/tmp/stop").wait()
+        lines = text.result().split()
+    assert lines == [str(number + 1) for number in range(len(lines))]
+    (kept,) = client.snapshots()
+    assert kept.id == snapshot
+    assert kept.created_at is not None
+    assert kept.expires_at is not None
+    assert (kept.expires_at - kept.created_at).total_seconds() == 600
+    client.delete_snapshot(snapshot)
+
+
+def test_snapshot_to_a_file_and_back(
+    client: Client, plain: SandboxInstance, tmp_path: Path
+) -> None:
+    plain.fs.write_text("/tmp/kept", "kept")
+    snapshot = plain.snapshot()
+    archive = tmp_path / "snapshot"
+    client.export_snapshot(snapshot, archive, with_image=False)
+    client.delete_snapshot(snapshot)
+    again = client.import_snapshot(archive)
+    try:
+        with Sandbox.from_snapshot(again, client=client) as copy:
+            assert copy.fs.read_text("/tmp/kept") == "kept"
+    finally:
+        client.delete_snapshot(again)
+    archive.write_bytes(archive.read_bytes()[:-100_000])
+    with pytest.raises(InvalidRequestError, match="archive"):
+        client.import_snapshot(archive)
+
+
+def test_snapshot_filesystem(client: Client, plain: SandboxInstance) -> None:
+    plain.fs.write_text("/srv/kept", "kept")
+    image = plain.create_image_from_filesystem()
+    with Sandbox(image=Image.from_id(image), client=client).create() as copy:
+        assert copy.fs.read_text("/srv/kept") == "kept"
+    client.delete_image(image)
+
+
+def test_snapshot_and_fork_aio(host: str) -> None:
+    async def main() -> None:
+        async with (
+            aio.Client(host) as client,
+            await aio.Sandbox(image=Image(), client=client).create() as instance,
+        ):
+            await instance.fs.write_text("/tmp/kept", "kept")
+            snapshot = await instance.snapshot_memory()
+            (fork,) = await instance.fork()
+            again = await aio.Sandbox(client=client).create_from_memory_snapshot(snapshot)
+            for copy in (again, fork):
+                async with copy:
+                    assert await copy.fs.read_text("/tmp/kept") == "kept"
+            await client.delete_snapshot(snapshot)
+
+    asyncio.run(main())
+
+
+def test_templates_and_pools(client: Client, docker_image: Image) -> None:
+    image = docker_image.build(client=client).id
+    made = client.create_template(image, memory="8Gi")
+    assert (made.image, made.memory, made.id) == (image, 8 << 30, client.templates()[-1].id)
+    spec = {"image": docker_image, "docker_enabled": True, "memory": "8Gi", "client": client}
+    with Sandbox(**spec).create() as instance:
+        assert instance.info().start == "warm"
+    pool = client.create_pool(image, 1, memory="8Gi")
+    try:
+        deadline = time.monotonic() + 60
+        while client.pools()[-1].ready < 1:  # nothing tells of it
+            assert time.monotonic() < deadline, client.pools()
+            time.sleep(0.1)
+        with Sandbox(**spec).create() as instance:
+            assert instance.info().start == "pool"
+    finally:
+        client.delete_pool(pool.id)
+    client.delete_template(made.id)
+    assert made.id not in {template.id for template in client.templates()}
 
 
 INTERRUPTED = """
