@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup runsc build demo up down test check bench generate clean
+.PHONY: help setup runsc build demo up down test check bench compat generate clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,8 +34,11 @@ check: ## formatting, vet, lint, generated files, types, data races
 bench: ## measure starts, processes and Docker against Docker on the host
 	@scripts/bench
 
+compat: ## run the checks of compatibility with Docker, and write docs/compatibility.md
+	@scripts/compat
+
 generate: ## make generated files again
 	go generate .
 
 clean: ## remove what was built in the checkout; the cache stays
-	rm -rf bin pkg/worker/agentbin/innerdock-agent
+	rm -rf bin pkg/worker/agentbin/innerdock-*

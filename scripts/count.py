@@ -47,6 +47,8 @@ class GoTests:
             # A package may fail without a test of its own: a leak, a time limit.
             if not self.failed[package] and not event.get("FailedBuild"):
                 self.counts["fail"] += 1
+            for test in [t for p, t in self.output if p == package and t]:
+                self.say(f"--- DID NOT END {package} {test}", package, test)
             self.say(f"FAIL {package} {event.get('Elapsed', 0):.1f} s", package, "")
         elif action == "pass":
             self.output.pop((package, ""), None)
