@@ -4,7 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -25,15 +25,7 @@ import (
 // builds is a server whose builders are small and that seeds busybox for them.
 func builds(t *testing.T, flags ...string) *server {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s := ownServer(t, 221, append([]string{"--templates", "0", "--listen", address}, flags...)...)
+	s := listening(t, 221, append([]string{"--templates", "0"}, flags...)...)
 	if err := s.seed(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -231,21 +223,6 @@ func TestADockerfile(t *testing.T) {
 	})
 }
 
-// tenant is a client of another tenant.
-func (s *server) tenant(t *testing.T, name string) *innerdock.Client {
-	t.Helper()
-	made, err := s.client.CreateKey(t.Context(), innerdock.KeySpec{Name: name, Tenant: name})
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := innerdock.New("http://"+s.flags[slices.Index(s.flags, "--listen")+1], made.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(client.Close)
-	return client
-}
-
 // TestAFailingDockerfile says which command failed, what it wrote, and where it
 // stands; so does one that no build can begin with.
 func TestAFailingDockerfile(t *testing.T) {
@@ -271,7 +248,7 @@ func TestAFailingDockerfile(t *testing.T) {
 // ticking is a Dockerfile that runs until it is stopped, and stopped is one that
 // fails if the first still runs. Each has a line of its own, so that none is cached.
 const (
-	ticking = "FROM busybox\nRUN --mount=type=cache,target=/t echo begun; while true; do date +%s > /t/tick; cat /proc/uptime >> /t/tick; sleep 0.2; done\n"
+	ticking = "FROM busybox\nRUN --mount=type=cache,target=/t date > /t/tick; echo begun; while true; do date +%s > /t/tick; cat /proc/uptime >> /t/tick; sleep 0.2; done\n"
 	stopped = "FROM busybox\nRUN --mount=type=cache,target=/t cp /t/tick /before && sleep 2 && cmp /t/tick /before\n"
 )
 
@@ -340,18 +317,13 @@ func TestABuildThatIsLeftEnds(t *testing.T) {
 	}
 	_, err := s.client.BuildImage(t.Context(), innerdock.ImageDefinition{Dockerfile: &innerdock.ImageDockerfile{Text: ticking}}, nil)
 	wantCode(t, err, innerdock.CodeImageBuildFailed, "took longer than 4s")
-	ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	err = until(ctx, func() error {
-		left, err := census.Take(ctx, s.data())
+	eventually(t, func() error {
+		left, err := census.Take(t.Context(), s.data())
 		if err == nil && len(left) > 0 {
-			err = errors.New(strings.Join(left, "\n"))
+			err = fmt.Errorf("the builder waits on:\n%s", strings.Join(left, "\n"))
 		}
 		return err
 	})
-	if err != nil {
-		t.Errorf("the builder waits on: %v", err)
-	}
 }
 
 // A Dockerfile that takes all room, all processes or more time than it may have
@@ -430,17 +402,12 @@ func TestABuilderStartsWarm(t *testing.T) {
 	if _, log, err := s.dockerfile(t, "FROM busybox\nRUN echo cold\n", nil); err != nil {
 		t.Fatalf("%v\n%s", err, log)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	err := until(ctx, func() error {
-		if !strings.Contains(s.log.String(), "a template was made") {
-			return errors.New("no template was made")
+	eventually(t, func() error {
+		if log := s.log.String(); !strings.Contains(log, "a template was made") {
+			return fmt.Errorf("no template was made:\n%s", log)
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatalf("%v\n%s", err, s.log)
-	}
 	if err := s.client.EndBuilder(t.Context()); err != nil {
 		t.Fatal(err)
 	}

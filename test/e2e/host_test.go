@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strconv"
@@ -46,21 +45,16 @@ func testDelay(i int) time.Duration { return time.Duration(5+i*45) * time.Millis
 // would stay for the next build.
 func waitEmpty(t *testing.T, s *server) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if err := s.client.EndBuilder(ctx); err != nil {
+	if err := s.client.EndBuilder(t.Context()); err != nil {
 		t.Error(err)
 	}
-	err := until(ctx, func() error {
-		left, err := census.Take(ctx, s.data())
+	eventually(t, func() error {
+		left, err := census.Take(t.Context(), s.data())
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("left on the host:\n%s", strings.Join(left, "\n"))
 		}
 		return err
 	})
-	if err != nil {
-		t.Error(err)
-	}
 }
 
 // The server is killed while sandboxes live: they go on, and the next server

@@ -90,14 +90,12 @@ func TestDockerImagesInside(t *testing.T) {
 		t.Errorf("after prune there is %q", left)
 	}
 	s.sh(t, warm.ID, "docker info >/dev/null && kill $(cat /var/run/docker.pid)") // which is started again, and is lent nothing
-	if err := until(t.Context(), func() error {
+	eventually(t, func() error {
 		if got := s.exec(t, warm.ID, "docker", "info", "-f", "{{.Images}} {{.ServerVersion}}"); got.code != 0 || !strings.HasPrefix(got.stdout, "0 ") {
 			return fmt.Errorf("%+v", got)
 		}
 		return nil
-	}); err != nil {
-		t.Error(err)
-	}
+	})
 	if got := s.sh(t, other.ID, digests); got != listed {
 		t.Errorf("another sandbox has\n%s\nand had\n%s", got, listed)
 	}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -80,7 +79,7 @@ func TestPIDLimitsOfContainersBind(t *testing.T) {
 	}
 	// Exactly: the shell and nine more, three containers at a time.
 	counted := shared.sh(t, id, `for i in 1 2 3 4 5; do for j in a b c; do
-docker run --rm --pids-limit 10 busybox:latest sh -c 'echo first; i=0; while [ $i -lt 30 ]; do sleep 5 & i=$((i+1)); echo next; done' 2>/dev/null | wc -l &
+docker run --rm --pids-limit 10 busybox:latest sh -c 'echo first; i=0; while [ $i -lt 30 ]; do sleep 1000 & i=$((i+1)); echo next; done' 2>/dev/null | wc -l &
 done; wait; done`)
 	if want := strings.Repeat("10\n", 15); counted != want {
 		t.Errorf("containers of 10 processes had %q", counted)
@@ -224,9 +223,9 @@ func TestPressureStaysInItsSandbox(t *testing.T) {
 	shared.noTrace(t, sandbox.ID)
 }
 
-// limited is a context in which what is to happen soon has to happen.
+// limited is a context in which what is to happen has to happen.
 func limited(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }

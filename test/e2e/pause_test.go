@@ -50,16 +50,6 @@ func standsStill(t *testing.T, id string) {
 	}
 }
 
-// eventually tries for a minute.
-func eventually(t *testing.T, try func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if err := until(ctx, try); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // A process that counts stands still while its sandbox is paused; what needs
 // the sandbox is refused, and the stream of the process goes on afterwards.
 func TestPauseAndResume(t *testing.T) {

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -28,20 +27,15 @@ func (s *server) readyPool(t *testing.T, def innerdock.ImageDefinition, spec inn
 // filled waits until as many sandboxes wait as should.
 func (s *server) filled(t *testing.T, want innerdock.Pool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	err := until(ctx, func() error {
-		pools, err := s.client.Pools(ctx)
+	eventually(t, func() error {
+		pools, err := s.client.Pools(t.Context())
 		for _, p := range pools {
 			if p.ID == want.ID && p.Ready == want.Size {
 				return nil
 			}
 		}
-		return errors.Join(err, fmt.Errorf("pools: %+v", pools))
+		return errors.Join(err, fmt.Errorf("pools: %+v\n%s", pools, s.log))
 	})
-	if err != nil {
-		t.Fatalf("%v\n%s", err, s.log)
-	}
 }
 
 // Those who ask at the same time each get a sandbox of their own, as they asked for
@@ -151,14 +145,7 @@ func TestPoolsGiveWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.pool = strings.Replace(s.pool, "/20", "/28", 1)
-	t.Cleanup(func() {
-		if err := s.remove(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := s.start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	s.startFor(t)
 	image := s.image(t, python).ID
 	_, err = s.client.CreatePool(t.Context(), innerdock.PoolSpec{Image: image, Size: 100})
 	wantCode(t, err, innerdock.CodeInvalid, "size")

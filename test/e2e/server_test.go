@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,7 +61,8 @@ func run(m *testing.M) int {
 // server is one innerdock server, in a data directory of its own.
 type server struct {
 	dir    string
-	pool   string
+	claim  netip.Prefix // of addresses
+	pool   string       // --pool: all of them, or fewer
 	flags  []string
 	client *innerdock.Client
 	cmd    *exec.Cmd
@@ -70,7 +72,7 @@ type server struct {
 
 // newServer is a server in an address pool that begins with 10.second.
 func newServer(second byte) (*server, error) {
-	pool, err := freepool.In(second)
+	claim, err := freepool.In(second)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +81,7 @@ func newServer(second byte) (*server, error) {
 		return nil, err
 	}
 	client, err := innerdock.New("unix://"+filepath.Join(dir, "api.sock"), "")
-	return &server{dir: dir, pool: pool.String(), client: client, log: &lockedBuffer{}}, err
+	return &server{dir: dir, claim: claim, pool: claim.String(), client: client, log: &lockedBuffer{}}, err
 }
 
 // ownServer is a server that one test has to itself.
@@ -90,6 +92,40 @@ func ownServer(t *testing.T, second byte, flags ...string) *server {
 		t.Fatal(err)
 	}
 	s.flags = flags
+	s.startFor(t)
+	return s
+}
+
+// listening is a server that a test has to itself and that listens for TCP, too.
+func listening(t *testing.T, second byte, flags ...string) *server {
+	t.Helper()
+	s, err := newServer(second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.flags = append([]string{"--listen", s.address()}, flags...)
+	s.startFor(t)
+	return s
+}
+
+// tenant is a client of another tenant of a server that listens.
+func (s *server) tenant(t *testing.T, name string) *innerdock.Client {
+	t.Helper()
+	made, err := s.client.CreateKey(t.Context(), innerdock.KeySpec{Name: name, Tenant: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := innerdock.New("http://"+s.address(), made.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+// startFor starts a server that is removed at the test's end.
+func (s *server) startFor(t *testing.T) {
+	t.Helper()
 	t.Cleanup(func() {
 		if err := s.remove(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
@@ -98,11 +134,17 @@ func ownServer(t *testing.T, second byte, flags ...string) *server {
 	if err := s.start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return s
 }
 
 func (s *server) host() string { return "unix://" + filepath.Join(s.dir, "api.sock") }
 func (s *server) data() string { return filepath.Join(s.dir, "data") }
+
+// address is where a server may listen for TCP: an address of loopback that is as
+// much its own as its pool, and a port that nothing connects from.
+func (s *server) address() string {
+	ip := s.claim.Addr().As4()
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, ip[1], ip[2], 1}), 7070).String()
+}
 
 // cacheDir is where the project's scripts cache what takes long to make.
 func cacheDir() string {
@@ -131,7 +173,7 @@ func (s *server) start(ctx context.Context) error {
 	}
 	s.exited = make(chan struct{})
 	go func() { _ = s.cmd.Wait(); close(s.exited) }()
-	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return until(ctx, func() error {
 		select {
@@ -157,7 +199,7 @@ func (s *server) signal(sig syscall.Signal) error {
 	select {
 	case <-s.exited:
 		return nil
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		return errors.New("the server does not end")
 	}
 }
@@ -165,8 +207,9 @@ func (s *server) signal(sig syscall.Signal) error {
 // remove terminates what lives, stops the server and its traces, and fails when
 // anything is left of its sandboxes.
 func (s *server) remove(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	defer freepool.Release(s.claim)
 	var failures error
 	if live, err := s.client.Sandboxes(ctx, false); err == nil {
 		for _, sandbox := range live {
@@ -201,7 +244,21 @@ func (s *server) noTrace(t *testing.T, id string) {
 // errFinal ends until at once.
 type errFinal struct{ error }
 
-// until tries what has no event to wait for until it succeeds.
+// patience is how long tests wait for what has no deadline of its own: far longer
+// than it takes, as the machine may be busy with other things.
+const patience = 3 * time.Minute
+
+// eventually tries what has no event to wait for until it succeeds.
+func eventually(t *testing.T, try func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := until(ctx, try); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// until is eventually for those who have a deadline.
 func until(ctx context.Context, try func() error) error {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()

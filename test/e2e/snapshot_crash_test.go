@@ -265,7 +265,7 @@ func (s *server) asServer(t *testing.T, id string, speak func(post func(path, bo
 		t.Fatal(err)
 	}
 	defer h.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	speak(func(path, body string) {
 		t.Helper()
@@ -291,18 +291,13 @@ func TestDockerIsNotLeftFrozen(t *testing.T) {
 	sandbox := s.createWithDocker(t, innerdock.SandboxSpec{})
 	is := func(want func(innerdock.DockerStatus) bool) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		err := until(ctx, func() error {
-			status, err := s.client.Docker(ctx, sandbox.ID)
+		eventually(t, func() error {
+			status, err := s.client.Docker(t.Context(), sandbox.ID)
 			if err == nil && !want(status) {
 				err = fmt.Errorf("Docker is %+v", status)
 			}
 			return err
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 	}
 	s.killed(t, func() {
 		s.asServer(t, sandbox.ID, func(post func(path, body string)) { post(wire.PathFreeze, "") })
@@ -362,10 +357,8 @@ func TestSnapshotsAreKeptByPolicy(t *testing.T) {
 	}
 	left := func(want ...innerdock.Snapshot) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		err := until(ctx, func() error {
-			list, err := s.client.Snapshots(ctx)
+		eventually(t, func() error {
+			list, err := s.client.Snapshots(t.Context())
 			var ids, wanted []string
 			for _, snapshot := range list {
 				ids = append(ids, snapshot.ID)
@@ -378,9 +371,6 @@ func TestSnapshotsAreKeptByPolicy(t *testing.T) {
 			}
 			return err
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		s.wholeSnapshots(t)
 	}
 	a := take(innerdock.SnapshotSpec{})

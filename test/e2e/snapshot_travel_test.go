@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,29 +97,8 @@ func TestSnapshotsTravel(t *testing.T) {
 // A tenant exports its own snapshots alone, and imports what this server has sealed:
 // what another one has, only the server's own tenant may bring in, or who has its key.
 func TestSnapshotArchivesOfTenants(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s := ownServer(t, 248, "--listen", address)
-	tenant := func(name string) *innerdock.Client {
-		t.Helper()
-		made, err := s.client.CreateKey(t.Context(), innerdock.KeySpec{Tenant: name})
-		if err != nil {
-			t.Fatal(err)
-		}
-		client, err := innerdock.New("http://"+address, made.Key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(client.Close)
-		return client
-	}
-	acme, other := tenant("acme"), tenant("other")
+	s := listening(t, 248)
+	acme, other := s.tenant(t, "acme"), s.tenant(t, "other")
 	sandbox, err := acme.CreateSandbox(t.Context(), innerdock.SandboxSpec{Image: s.image(t, python).ID})
 	if err != nil {
 		t.Fatal(err)

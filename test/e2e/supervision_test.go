@@ -16,18 +16,13 @@ import (
 // restarts at least.
 func dockerState(t *testing.T, id string, state innerdock.DockerState, restarts int) innerdock.DockerStatus {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
 	var status innerdock.DockerStatus
-	err := until(ctx, func() (err error) {
-		if status, err = shared.client.Docker(ctx, id); err == nil && (status.State != state || status.Restarts < restarts) {
+	eventually(t, func() (err error) {
+		if status, err = shared.client.Docker(t.Context(), id); err == nil && (status.State != state || status.Restarts < restarts) {
 			err = fmt.Errorf("Docker is %+v", status)
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return status
 }
 

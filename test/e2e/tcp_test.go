@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"net"
 	"strings"
 	"testing"
 
@@ -11,16 +10,8 @@ import (
 // Over TCP nothing answers without a key, a key sees its tenant's sandboxes
 // alone, and a revoked one sees nothing.
 func TestKeysOverTCP(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s := ownServer(t, 225, "--listen", address)
-	key := func(tenant string) (string, *innerdock.Client) {
+	s := listening(t, 225)
+	key := func(tenant string) *innerdock.Client {
 		t.Helper()
 		made := s.cli(t, nil, "key", "create", "--tenant", tenant, "-o", "json")
 		if made.code != 0 || !strings.Contains(made.stdout, "idk_") {
@@ -28,16 +19,15 @@ func TestKeysOverTCP(t *testing.T) {
 		}
 		text := made.stdout[strings.Index(made.stdout, "idk_"):]
 		text = text[:strings.IndexByte(text, '"')]
-		client, err := innerdock.New("http://"+address, text)
+		client, err := innerdock.New("http://"+s.address(), text)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(client.Close)
-		return text, client
+		return client
 	}
-	_, acme := key("acme")
-	_, other := key("other")
-	stranger, err := innerdock.New("http://"+address, "idk_"+strings.Repeat("A", 43))
+	acme, other := key("acme"), key("other")
+	stranger, err := innerdock.New("http://"+s.address(), "idk_"+strings.Repeat("A", 43))
 	if err != nil {
 		t.Fatal(err)
 	}
