@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
@@ -187,10 +186,9 @@ func TestInterruptEarly(t *testing.T) {
 	defer stop()
 	cmd := program(r, "run", "python3.11", "--", "sleep", "60")
 	started := make(chan *os.Process, 1)
-	r.backend.OnCreate(func(innerdock.Sandbox) {
+	r.backend.OnCreate(func(request context.Context) {
 		_ = (<-started).Signal(syscall.SIGINT)
-		timer := time.NewTimer(100 * time.Millisecond) // for the signal to arrive
-		<-timer.C
+		<-request.Done() // it has arrived
 	})
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -134,7 +134,7 @@ func killedBuild(t *testing.T, h *hub, ref string, at int, after time.Duration) 
 	}
 	s := newStore(t, image.Config{Dir: dir, Transport: h})
 	// What the build started is killed with it, but may hold the lock a moment longer.
-	for deadline := time.Now().Add(5 * time.Second); len(list(t, dir, "tmp")) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); len(list(t, dir, "tmp")) > 0 && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 		s = newStore(t, image.Config{Dir: dir, Transport: h})
 	}

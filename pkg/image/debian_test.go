@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/image"
@@ -24,9 +23,8 @@ func TestDebianPython(t *testing.T) {
 	if img.Source != "debian" || img.Base != "debian:bookworm" || img.Env["PATH"] == "" || strings.Join(img.Cmd, " ") != "python3" {
 		t.Errorf("the image is %+v", img)
 	}
-	start := time.Now()
-	if again := build(t, s, innerdock.ImageDefinition{PythonVersion: "3.11"}); !again.Cached || again.ID != img.ID || time.Since(start) > 50*time.Millisecond {
-		t.Errorf("the second use took %v: %+v", time.Since(start), again)
+	if again := build(t, s, innerdock.ImageDefinition{PythonVersion: "3.11"}); !again.Cached || again.ID != img.ID {
+		t.Errorf("the second use made %+v", again)
 	}
 	wantEmpty(t, dir)
 

@@ -2,6 +2,7 @@ package image_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/image"
@@ -169,8 +171,17 @@ func TestPartsOutliveAStore(t *testing.T) {
 // growing waits until the only part of a store has a size, and returns its path.
 func growing(t *testing.T, dir string, size int64) string {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		parts, err := filepath.Glob(filepath.Join(dir, "parts", "*"))
+	dir = filepath.Join(dir, "parts")
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err == nil {
+		_, err = unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for {
+		parts, err := filepath.Glob(filepath.Join(dir, "*"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,9 +190,10 @@ func growing(t *testing.T, dir string, size int64) string {
 				return part
 			}
 		}
+		if _, err := unix.Read(fd, make([]byte, 1<<16)); err != nil && !errors.Is(err, unix.EINTR) { // it waits for a change
+			t.Fatal(err)
+		}
 	}
-	t.Fatal("the store pulled nothing for a minute")
-	return ""
 }
 
 func sizeOf(t *testing.T, path string) int64 {

@@ -17,7 +17,7 @@ func ask(t *testing.T, e Endpoint, network, name string, kind uint16, wait time.
 	t.Helper()
 	var conn net.Conn
 	if err := inside(e.NetNS, func() (err error) {
-		conn, err = net.DialTimeout(network, at(e.Service.String(), dnsPort), time.Second)
+		conn, err = net.DialTimeout(network, at(e.Service.String(), dnsPort), patience)
 		return err
 	}); err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func TestDNS(t *testing.T) {
 	for _, test := range tests {
 		for _, network := range []string{"udp", "tcp"} {
 			t.Run(test.name+"/"+network, func(t *testing.T) {
-				m, err := ask(t, test.from, network, test.ask, test.kind, 2*time.Second)
+				m, err := ask(t, test.from, network, test.ask, test.kind, patience)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -87,10 +87,10 @@ func TestDNS(t *testing.T) {
 func TestDNSAnswersThatAreLong(t *testing.T) {
 	n := open(t, Config{})
 	e := attach(t, n, 1, Policy{})
-	if m, err := ask(t, e, "udp", "big.test.", dns.TypeA, time.Second); err != nil || !m.Truncated {
+	if m, err := ask(t, e, "udp", "big.test.", dns.TypeA, patience); err != nil || !m.Truncated {
 		t.Errorf("over UDP: truncated %v, %v", m != nil && m.Truncated, err)
 	}
-	if m, err := ask(t, e, "tcp", "big.test.", dns.TypeA, time.Second); err != nil || len(m.Answer) != 100 {
+	if m, err := ask(t, e, "tcp", "big.test.", dns.TypeA, patience); err != nil || len(m.Answer) != 100 {
 		t.Errorf("over TCP: %v", err)
 	}
 }
@@ -113,7 +113,7 @@ func TestDNSFlood(t *testing.T) {
 	turned := 0
 	for range 200 {
 		wg.Go(func() {
-			if m, err := ask(t, bad, "udp", "slow.test.", dns.TypeA, 400*time.Millisecond); err == nil && m.Rcode == dns.RcodeServerFailure {
+			if m, err := ask(t, bad, "udp", "slow.test.", dns.TypeA, 3*time.Second); err == nil && m.Rcode == dns.RcodeServerFailure {
 				mu.Lock()
 				defer mu.Unlock()
 				turned++
@@ -124,13 +124,13 @@ func TestDNSFlood(t *testing.T) {
 	if turned < 100 {
 		t.Errorf("%d of 200 queries were turned away, want about 136", turned)
 	}
-	if m, err := ask(t, good, "udp", "good.test.", dns.TypeA, time.Second); err != nil || m.Rcode != dns.RcodeSuccess {
+	if m, err := ask(t, good, "udp", "good.test.", dns.TypeA, patience); err != nil || m.Rcode != dns.RcodeSuccess {
 		t.Errorf("the neighbour: %v, %v", m, err)
 	}
 	var conns []net.Conn
 	must(t, inside(bad.NetNS, func() error {
 		for range 100 {
-			c, err := net.DialTimeout("tcp4", at(bad.Service.String(), dnsPort), time.Second)
+			c, err := net.DialTimeout("tcp4", at(bad.Service.String(), dnsPort), patience)
 			if err != nil {
 				return err
 			}

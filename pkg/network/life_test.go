@@ -153,7 +153,7 @@ func TestPartialStates(t *testing.T) {
 				t.Errorf("List: %v, %v", ids, err)
 			}
 			e := attach(t, n, 1, Policy{}) // over what is left
-			if err := reach(e.NetNS, at(publicIP, tcpPort), time.Second); err != nil {
+			if err := reach(e.NetNS, at(publicIP, tcpPort), patience); err != nil {
 				t.Errorf("after Attach: %v", err)
 			}
 			must(t, n.Detach(t.Context(), sandbox))
@@ -217,7 +217,7 @@ func TestRestart(t *testing.T) {
 		kill(t, n)
 		n, err = Open(t.Context(), complete(t, Config{}))
 		must(t, err)
-		must(t, live.SetDeadline(time.Now().Add(time.Second)))
+		must(t, live.SetDeadline(time.Now().Add(patience)))
 		if _, err := live.Write([]byte("still")); err != nil {
 			t.Fatal(err)
 		}
@@ -231,7 +231,7 @@ func TestRestart(t *testing.T) {
 	if got := world.sniff.mark("leak-lea"); got != 0 {
 		t.Errorf("%d datagrams leaked", got)
 	}
-	if err := reach(e.NetNS, at("10.77.0.1", tcpPort), time.Second); err != nil {
+	if err := reach(e.NetNS, at("10.77.0.1", tcpPort), patience); err != nil {
 		t.Error("the allow list was lost:", err)
 	}
 	if got, ok := n.SandboxOf(e.Address.Addr()); !ok || got != id("abcd", 1) {
@@ -252,14 +252,14 @@ func TestRestart(t *testing.T) {
 func TestAdoptChangesThePolicy(t *testing.T) {
 	n := open(t, Config{})
 	e := attach(t, n, 1, Policy{Allow: prefixes([]string{"10.0.0.5/32"})})
-	must(t, reach(e.NetNS, at("10.0.0.5", tcpPort), time.Second))
+	must(t, reach(e.NetNS, at("10.0.0.5", tcpPort), patience))
 	for _, p := range []Policy{{Allow: prefixes([]string{"10.0.0.6/32"})}, {Block: true}, {}} {
 		if _, err := n.Adopt(t.Context(), id("abcd", 1), 1, p); err != nil {
 			t.Fatal(err)
 		}
 		closed(t, e.NetNS, "10.0.0.5")
 		for a, want := range map[string]bool{"10.0.0.6": len(p.Allow) > 0, publicIP: !p.Block} {
-			if got := reach(e.NetNS, at(a, tcpPort), quickTime) == nil; got != want {
+			if got := reach(e.NetNS, at(a, tcpPort), waitFor(want)) == nil; got != want {
 				t.Errorf("%+v: %s reachable %v, want %v", p, a, got, want)
 			}
 		}
@@ -308,7 +308,7 @@ func TestRulesComeBack(t *testing.T) {
 		ok, err := n.firewall.intact()
 		return ok && err == nil
 	})
-	must(t, reach(e.NetNS, at(publicIP, tcpPort), time.Second))
+	must(t, reach(e.NetNS, at(publicIP, tcpPort), patience))
 	closed(t, e.NetNS, "10.0.0.5", hostAddr)
 	must(t, n.Detach(t.Context(), id("abcd", 1)))
 }
@@ -329,7 +329,7 @@ func TestTheServiceInterfaceComesBack(t *testing.T) {
 		}
 		for _, transport := range []string{"udp", "tcp"} {
 			eventually(t, "DNS over "+transport+" after "+strings.Join(command, " "), func() bool {
-				m, err := ask(t, e, transport, "good.test.", dns.TypeA, time.Second)
+				m, err := ask(t, e, transport, "good.test.", dns.TypeA, patience)
 				return err == nil && slices.Equal(values(m), []string{publicIP})
 			})
 		}
@@ -346,7 +346,7 @@ func TestTwoServers(t *testing.T) {
 	b := open(t, Config{Prefix: "bbbb", Pool: netip.MustParsePrefix("10.214.0.0/16"), Allow: prefixes([]string{"10.213.0.0/16"})})
 	ea, eb := attach(t, a, 1, Policy{Allow: prefixes([]string{"10.0.0.0/8"})}), attach(t, b, 1, Policy{})
 	for _, e := range []Endpoint{ea, eb} {
-		if err := reach(e.NetNS, at(publicIP, tcpPort), time.Second); err != nil {
+		if err := reach(e.NetNS, at(publicIP, tcpPort), patience); err != nil {
 			t.Error(err)
 		}
 	}
@@ -363,7 +363,7 @@ func TestTwoServers(t *testing.T) {
 	}
 	must(t, a.Detach(t.Context(), id("aaaa", 1)))
 	must(t, a.Close())
-	if err := reach(eb.NetNS, at(publicIP, tcpPort), time.Second); err != nil {
+	if err := reach(eb.NetNS, at(publicIP, tcpPort), patience); err != nil {
 		t.Error("after the other server closed:", err)
 	}
 }

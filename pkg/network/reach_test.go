@@ -60,7 +60,7 @@ func TestPublicIsReachable(t *testing.T) {
 	e := attach(t, n, 1, Policy{})
 	bare := world.sniff.source(e.Address.Addr())
 	for _, a := range []string{publicIP, otherIP, routerIP} {
-		if err := reach(e.NetNS, at(a, tcpPort), time.Second); err != nil {
+		if err := reach(e.NetNS, at(a, tcpPort), patience); err != nil {
 			t.Errorf("TCP to %s: %v", a, err)
 		}
 		if err := ping(e.NetNS, a, time.Second); err != nil {
@@ -85,7 +85,7 @@ func TestPrivateRangesAreClosed(t *testing.T) {
 	before := counts(private...)
 	closed(t, e.NetNS, private...)
 	closed(t, e.NetNS, "224.0.0.1", "255.255.255.255", "240.0.0.1")
-	if err := reach(e.NetNS, at(publicIP, tcpPort), time.Second); err != nil {
+	if err := reach(e.NetNS, at(publicIP, tcpPort), patience); err != nil {
 		t.Error("control:", err)
 	}
 	unseen(t, before, private...)
@@ -138,7 +138,7 @@ func TestPublishedPortsAreClosed(t *testing.T) {
 		nft add rule ip published p ip daddr `+hostAddr+` tcp dport 8088 dnat to `+at(publicIP, tcpPort)+` &&
 		nft 'add chain ip published q { type nat hook postrouting priority srcnat; }' && nft add rule ip published q ct status dnat masquerade`)
 	defer shell(t, "nft delete table ip published")
-	must(t, reach(world.path, at(hostAddr, 8088), time.Second))
+	must(t, reach(world.path, at(hostAddr, 8088), patience))
 	if err := reach(e.NetNS, at(hostAddr, 8088), quickTime); err == nil {
 		t.Error("a sandbox reached a published port of the host")
 	}
@@ -149,7 +149,7 @@ func TestServicesAreOpen(t *testing.T) {
 	hits := hostServer(t, 5001)
 	for i, p := range []Policy{{}, {Block: true}} {
 		e := attach(t, n, i+1, p)
-		if err := reach(e.NetNS, at(e.Service.String(), 5001), time.Second); err != nil {
+		if err := reach(e.NetNS, at(e.Service.String(), 5001), patience); err != nil {
 			t.Errorf("registry with %+v: %v", p, err)
 		}
 		if err := reach(e.NetNS, at(e.Gateway.String(), 5001), quickTime); err == nil {
@@ -195,7 +195,7 @@ func TestAllowOpensWhatItSays(t *testing.T) {
 			e, other := attach(t, n, 1, Policy{Allow: prefixes(test.own)}), attach(t, n, 2, Policy{})
 			before := counts(test.closed...)
 			for _, a := range test.open {
-				if err := reach(e.NetNS, at(a, tcpPort), time.Second); err != nil {
+				if err := reach(e.NetNS, at(a, tcpPort), patience); err != nil {
 					t.Errorf("%s: %v", a, err)
 				}
 			}
@@ -205,7 +205,7 @@ func TestAllowOpensWhatItSays(t *testing.T) {
 				closed(t, other.NetNS, test.open...)
 			}
 			hits.Store(0)
-			err := reach(e.NetNS, at(hostAddr, 81), quickTime)
+			err := reach(e.NetNS, at(hostAddr, 81), waitFor(test.host))
 			if got := err == nil; got != test.host || (hits.Load() > 0) != test.host {
 				t.Errorf("host reached: %v (%d hits), want %v", got, hits.Load(), test.host)
 			}
@@ -246,7 +246,7 @@ func TestInbound(t *testing.T) {
 	if err := reach(world.path, at(e.Service.String(), dnsPort), quickTime); err == nil {
 		t.Error("the internet reached the DNS forwarder")
 	}
-	if err := reach("/proc/self/ns/net", at(guest, 8000), time.Second); err != nil {
+	if err := reach("/proc/self/ns/net", at(guest, 8000), patience); err != nil {
 		t.Errorf("the host does not reach a sandbox: %v", err)
 	}
 	if s.mark("inbound1") != 0 {

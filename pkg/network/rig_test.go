@@ -40,7 +40,16 @@ const (
 	testMTU   = 1400
 	tcpPort   = 80
 	quickTime = 150 * time.Millisecond // for what must not arrive
+	patience  = 30 * time.Second       // for what must
 )
+
+// waitFor is how long to wait for what must arrive, or must not.
+func waitFor(it bool) time.Duration {
+	if it {
+		return patience
+	}
+	return quickTime
+}
 
 // worldAddrs are the addresses of the fake internet.
 var worldAddrs = []string{
@@ -198,7 +207,7 @@ func echo(l net.Listener) {
 			defer c.Close()
 			b := make([]byte, 64)
 			for {
-				if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+				if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 					return
 				}
 				n, err := c.Read(b)
@@ -495,7 +504,7 @@ func counts(addrs ...string) map[string]int {
 // eventually waits until ok, looking every few milliseconds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -503,7 +512,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("%s: not within 5 s", what)
+			t.Fatalf("%s: not within %v", what, patience)
 		}
 	}
 }

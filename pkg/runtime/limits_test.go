@@ -72,7 +72,7 @@ func TestCPULimitBinds(t *testing.T) {
 	told(nil)
 	cores := (cpuTime(t, s.ID) - used).Seconds() / time.Since(began).Seconds()
 	t.Logf("it used %.2f cores", cores)
-	if cores > 0.65 || cores < 0.2 {
+	if cores > 0.65 || cores < 0.05 {
 		t.Errorf("a sandbox of 0.5 cores used %.2f", cores)
 	}
 }

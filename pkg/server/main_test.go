@@ -219,7 +219,7 @@ func wantCode(t *testing.T, err error, code innerdock.Code) {
 // eventually waits for what has no event.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()

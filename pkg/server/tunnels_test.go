@@ -435,7 +435,7 @@ func TestQuietTunnelsDoNotHoldUpAStop(t *testing.T) {
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("stopping took %v", took)
 	}
 	if _, err := io.ReadAll(conn); err == nil {

@@ -114,9 +114,9 @@ func TestTerminateGrace(t *testing.T) {
 		grace              time.Duration
 		least, most        time.Duration
 	}{
-		{"polite", `trap "sleep 2; echo my last will; exit" TERM`, "my last will", 30 * time.Second, 2 * time.Second, 15 * time.Second},
-		{"stubborn", `trap "echo never" TERM`, "never", 4 * time.Second, 4 * time.Second, 12 * time.Second},
-		{"at once", `trap "echo never" TERM`, "", 0, 0, 4 * time.Second},
+		{"polite", `trap "sleep 2; echo my last will; exit" TERM`, "my last will", time.Minute, 2 * time.Second, 50 * time.Second},
+		{"stubborn", `trap "echo never" TERM`, "never", 4 * time.Second, 4 * time.Second, 50 * time.Second},
+		{"at once", `trap "echo never" TERM`, "", 0, 0, 9 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{})

@@ -191,7 +191,7 @@ func TestContainerdIsTold(t *testing.T) {
 		}
 	}()
 	g := New(Config{Containerd: []string{socket + ".missing", socket}})
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := g.announce(ctx, id); err != nil {
 		t.Fatal(err)

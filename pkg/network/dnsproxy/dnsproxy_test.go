@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 	"go.uber.org/goleak"
@@ -99,11 +98,10 @@ func TestNoResolver(t *testing.T) {
 	at := proxy(t, dead)
 	q := new(dns.Msg).SetQuestion("x.test.", dns.TypeA)
 	q.SetEdns0(1232, false)
-	c := dns.Client{Timeout: 2 * queryTime}
-	begin := time.Now()
-	m, _, err := c.Exchange(q, at)
-	if err != nil || m.Rcode != dns.RcodeServerFailure || time.Since(begin) > queryTime+time.Second {
-		t.Errorf("%v, %v after %v", m, err, time.Since(begin))
+	c := dns.Client{Timeout: 6 * queryTime}
+	m, took, err := c.Exchange(q, at)
+	if err != nil || m.Rcode != dns.RcodeServerFailure || took > 3*queryTime {
+		t.Errorf("%v, %v after %v", m, err, took)
 	}
 }
 

@@ -35,7 +35,7 @@ type Backend struct {
 	mu      sync.Mutex
 	last    int
 	all     map[string]*sandbox
-	created func(innerdock.Sandbox)
+	created func(context.Context)
 }
 
 type sandbox struct {
@@ -58,8 +58,8 @@ func NewBackend(t testing.TB) *Backend {
 	return b
 }
 
-// OnCreate has Create call created before it returns.
-func (b *Backend) OnCreate(created func(innerdock.Sandbox)) {
+// OnCreate has Create call created, with its own context, before it returns.
+func (b *Backend) OnCreate(created func(context.Context)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.created = created
@@ -123,7 +123,7 @@ func (b *Backend) Create(ctx context.Context, tenant string, spec innerdock.Sand
 		return innerdock.Sandbox{}, err
 	}
 	if created != nil {
-		created(made)
+		created(ctx)
 	}
 	return made, nil
 }

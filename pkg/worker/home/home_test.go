@@ -65,7 +65,7 @@ func answer(text string) http.HandlerFunc {
 
 func get(t *testing.T, h *Home) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	client := h.Client()
 	defer client.CloseIdleConnections()
@@ -94,7 +94,7 @@ func TestTheLastAgentToConnectIsTheOne(t *testing.T) {
 	dialHome(t, socket, answer("second"))
 	select {
 	case <-first.CloseChan():
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the first connection was not closed")
 	}
 	if got := get(t, c); got != "second" {
@@ -141,7 +141,7 @@ func TestRudePeersAreRefusedAndTheNextIsServed(t *testing.T) {
 		if err := conn.(*net.UnixConn).CloseWrite(); err != nil && hello == "" {
 			t.Fatal(err)
 		}
-		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 		if reply, err := io.ReadAll(conn); errors.Is(err, context.DeadlineExceeded) || strings.Contains(string(reply), "\x00\x00") {
 			t.Errorf("%s: got %q, %v", name, reply, err)
 		}
@@ -219,7 +219,7 @@ func TestCloseEndsTheSession(t *testing.T) {
 	h.Close()
 	select {
 	case <-session.CloseChan():
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the agent's connection outlives its home")
 	}
 }
