@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/ctxio"
 )
 
 // sourceDockerfile is where an image came from that BuildKit made.
@@ -168,7 +169,7 @@ func (b *bkBuild) receive(ctx context.Context, files io.Reader) (*os.File, strin
 		return nil, "", diskError(err, "receiving the files of a build")
 	}
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(file, sum), io.LimitReader(untilDone{ctx, files}, innerdock.MaxContext+1))
+	n, err := io.Copy(io.MultiWriter(file, sum), io.LimitReader(ctxio.Reader(ctx, files), innerdock.MaxContext+1))
 	if err == nil && n > innerdock.MaxContext {
 		err = innerdock.Errorf(innerdock.CodeTooLarge, "the files of the build are larger than %d GiB; name what it does not need in .dockerignore", innerdock.MaxContext>>30)
 	}

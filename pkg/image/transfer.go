@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/ctxio"
 	"github.com/innerdock/innerdock/pkg/durable"
 )
 
@@ -295,7 +296,7 @@ func (i *importer) commit(l layer) error {
 
 // read takes the archive's files apart.
 func (i *importer) read(ctx context.Context, archive io.Reader) error {
-	tr := tar.NewReader(untilDone{ctx, archive})
+	tr := tar.NewReader(ctxio.Reader(ctx, archive))
 	for n := 0; ; n++ {
 		hdr, err := tr.Next()
 		switch {
@@ -317,19 +318,6 @@ func (i *importer) read(ctx context.Context, archive io.Reader) error {
 			return err
 		}
 	}
-}
-
-// untilDone is a reader that fails once the context is done.
-type untilDone struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (u untilDone) Read(p []byte) (int, error) {
-	if u.ctx.Err() != nil {
-		return 0, context.Cause(u.ctx)
-	}
-	return u.r.Read(p)
 }
 
 func (i *importer) file(hdr *tar.Header, content io.Reader) error {

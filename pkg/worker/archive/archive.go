@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/ctxio"
 )
 
 // Format is the version of the archive.
@@ -176,21 +177,8 @@ func copyFile(ctx context.Context, w io.Writer, path string) error {
 		return err
 	}
 	defer file.Close()
-	_, err = io.CopyBuffer(w, untilDone{ctx, file}, make([]byte, 1<<20))
+	_, err = io.CopyBuffer(w, ctxio.Reader(ctx, file), make([]byte, 1<<20))
 	return err
-}
-
-// untilDone is a reader that fails once the context is done.
-type untilDone struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (u untilDone) Read(p []byte) (int, error) {
-	if u.ctx.Err() != nil {
-		return 0, context.Cause(u.ctx)
-	}
-	return u.r.Read(p)
 }
 
 // Reader reads an archive, from its beginning to its end.
@@ -205,7 +193,7 @@ var fileName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}\.img$`)
 
 // Read reads what an archive says that it is. Its numbers are for the caller to check.
 func Read(ctx context.Context, r io.Reader) (*Reader, error) {
-	a := &Reader{tr: tar.NewReader(untilDone{ctx, r})}
+	a := &Reader{tr: tar.NewReader(ctxio.Reader(ctx, r))}
 	text, err := a.small(manifestEntry, maxManifest)
 	if err != nil {
 		return nil, err

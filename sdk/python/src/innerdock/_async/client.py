@@ -103,11 +103,7 @@ class Client:
         Whoever creates a sandbox with that image (an ID), memory ("4Gi"), disk and
         Docker gets one of them within milliseconds. For administrators.
         """
-        spec = {"image": image, "size": size, "docker": {"enabled": docker}}
-        if memory is not None:
-            spec["memory"] = memory
-        if disk is not None:
-            spec["disk"] = disk
+        spec = _kind(image, memory, disk) | {"size": size, "docker": {"enabled": docker}}
         return PoolInfo.from_json(await self.transport.json("POST", "/v1/pools", json=spec))
 
     async def pools(self) -> list[PoolInfo]:
@@ -127,11 +123,7 @@ class Client:
         The server makes one by itself after the first sandbox of a kind (image, an
         ID; memory; disk); with this the first starts warm too. For administrators.
         """
-        spec = {"image": image}
-        if memory is not None:
-            spec["memory"] = memory
-        if disk is not None:
-            spec["disk"] = disk
+        spec = _kind(image, memory, disk)
         data = await self.transport.json("POST", "/v1/templates", json=spec)
         return TemplateInfo.from_json(data)
 
@@ -196,6 +188,12 @@ class Client:
 
 def _image(image_id: str) -> str:
     return f"/v1/images/{quote(image_id, safe='')}"
+
+
+def _kind(image: str, memory: str | None, disk: str | None) -> dict[str, Any]:
+    """Returns a kind of sandbox as requests name it, without what the server decides."""
+    asked = {"image": image, "memory": memory, "disk": disk}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 _defaults: WeakKeyDictionary[Any, dict[tuple[str, str], Client]] = WeakKeyDictionary()
