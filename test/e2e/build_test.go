@@ -104,6 +104,7 @@ CMD ["cat", "made"]
 // finds it again, and goes on from its cache when a part has changed and when the
 // server was killed.
 func TestADockerfile(t *testing.T) {
+	t.Parallel()
 	s := builds(t)
 	const secret = "s3cr3t-0f-the-build"
 	content := map[string]string{"one.txt": "first", "two.log": "left out", ".dockerignore": "*.log\n"}
@@ -226,6 +227,7 @@ func TestADockerfile(t *testing.T) {
 // TestAFailingDockerfile says which command failed, what it wrote, and where it
 // stands; so does one that no build can begin with.
 func TestAFailingDockerfile(t *testing.T) {
+	t.Parallel()
 	s := builds(t)
 	_, log, err := s.dockerfile(t, "FROM busybox\nRUN true\nRUN echo what went wrong >&2; exit 7\n", nil)
 	wantCode(t, err, innerdock.CodeImageBuildFailed, "Dockerfile:3", "exit code: 7", "what went wrong", "echo what went wrong >&2; exit 7")
@@ -282,6 +284,7 @@ func (s *server) tick(ctx context.Context, t *testing.T) (result chan error) {
 // is killed, and one that takes too long. The next build works, and a builder ends
 // when there is none for a while.
 func TestABuildThatIsLeftEnds(t *testing.T) {
+	t.Parallel()
 	s := builds(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -329,6 +332,7 @@ func TestABuildThatIsLeftEnds(t *testing.T) {
 // A Dockerfile that takes all room, all processes or more time than it may have
 // fails, and the next build works.
 func TestHostileDockerfiles(t *testing.T) {
+	t.Parallel()
 	s := builds(t, "--builder-disk", "1536Mi", "--build-time", "4m")
 	works := func(t *testing.T, name string) {
 		t.Helper()
@@ -371,6 +375,7 @@ func TestHostileDockerfiles(t *testing.T) {
 // A base that no registry can be asked for is made from Debian's packages, and a
 // definition that copies files is built on it.
 func TestABaseThatIsMadeHere(t *testing.T) {
+	t.Parallel()
 	s := builds(t)
 	def := innerdock.ImageDefinition{PythonVersion: "python3.11", Steps: []innerdock.ImageStep{
 		{Copy: &innerdock.ImageCopy{Source: "app.py", Target: "/app/"}},
@@ -395,6 +400,7 @@ func TestABaseThatIsMadeHere(t *testing.T) {
 
 // A builder starts warm where an earlier one has left a template.
 func TestABuilderStartsWarm(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 221)
 	if err := s.seed(t.Context()); err != nil {
 		t.Fatal(err)

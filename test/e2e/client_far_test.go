@@ -23,6 +23,7 @@ import (
 
 // The same over TLS, with a key, through a forwarder.
 func TestDockerClientsRemotely(t *testing.T) {
+	t.Parallel()
 	r := newFarServer(t, 227)
 	sandbox := r.createWithDocker(t, innerdock.SandboxSpec{CPU: 2, Memory: "3Gi", Name: "far"})
 	d := newDockerClient(t, r.server, sandbox)
@@ -75,13 +76,13 @@ func TestDockerClientsRemotely(t *testing.T) {
 	})
 	t.Run("a context", func(t *testing.T) {
 		d.t = t
-		d.reach = []string{"INNERDOCK_HOST=https://" + r.address(), "INNERDOCK_API_KEY=" + r.key, "XDG_RUNTIME_DIR=" + r.dir}
+		d.reach = r.reach(r.key)
 		d.checkContext()
-		d.reach[1] = "INNERDOCK_API_KEY=" + r.other
+		d.reach = r.reach(r.other)
 		if got := d.contexts("far"); got.code != 125 || !strings.Contains(got.stderr, "no sandbox") {
 			t.Errorf("with the key of another tenant: %+v", got)
 		}
-		d.reach[1] = "INNERDOCK_API_KEY=" + r.key
+		d.reach = r.reach(r.key)
 		if got := d.contexts("--rm", "far"); got.code != 0 {
 			t.Errorf("%+v", got)
 		}
@@ -118,6 +119,7 @@ func TestDockerClientsRemotely(t *testing.T) {
 // farServer is a server that is reached over TLS.
 type farServer struct {
 	*server
+	cert       string // the file of its certificate
 	key, other string // of two tenants
 }
 
@@ -130,7 +132,7 @@ func newFarServer(t *testing.T, second byte) *farServer {
 	cert, key := certificate(t, netip.MustParseAddrPort(s.address()).Addr())
 	s.flags = append([]string{"--listen", s.address(), "--tls-cert", cert, "--tls-key", key}, seededOnly...)
 	s.startFor(t)
-	r := &farServer{server: s}
+	r := &farServer{server: s, cert: cert}
 	if err := r.seed(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -141,8 +143,12 @@ func newFarServer(t *testing.T, second byte) *farServer {
 		}
 		*key = made.Key
 	}
-	t.Setenv("SSL_CERT_FILE", cert)
 	return r
+}
+
+// reach is the environment of an innerdock command on another machine.
+func (r *farServer) reach(key string) []string {
+	return []string{"INNERDOCK_HOST=https://" + r.address(), "INNERDOCK_API_KEY=" + key, "XDG_RUNTIME_DIR=" + r.dir, "SSL_CERT_FILE=" + r.cert}
 }
 
 // far runs the innerdock command as on another machine.
@@ -150,7 +156,7 @@ func (r *farServer) far(t *testing.T, key string, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), binary, args...)
-	cmd.Env = append(os.Environ(), "INNERDOCK_HOST=https://"+r.address(), "INNERDOCK_API_KEY="+key, "XDG_RUNTIME_DIR="+r.dir)
+	cmd.Env = append(os.Environ(), r.reach(key)...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	_ = cmd.Run() // its code is looked at
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}

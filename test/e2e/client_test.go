@@ -13,26 +13,22 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/innerdock/innerdock"
 )
 
-// dockerRoot is the root of the image with Docker, as files: its docker command,
+// dockerRoot is the root of an image with Docker, as files: its docker command,
 // with Compose and Buildx, is the client of these tests.
-var dockerRoot = sync.OnceValues(func() (string, error) {
-	id := strings.TrimPrefix(dockerImage, "sha256:")
-	dir := filepath.Join(shared.dir, "client")
-	out, err := exec.Command("fsck.erofs", "--extract="+dir, filepath.Join(cacheDir(), "images/images", id, "root.erofs")).CombinedOutput()
+func (s *server) dockerRoot(image string) (string, error) {
+	dir := filepath.Join(s.dir, "client")
+	out, err := exec.Command("fsck.erofs", "--extract="+dir, filepath.Join(cacheDir(), "images/images", strings.TrimPrefix(image, "sha256:"), "root.erofs")).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("extracting the docker command: %w: %s", err, out)
 	}
 	return dir, nil
-})
-
-var dockerImage string
+}
 
 // inRoot runs a command of the root $1 in the directory $2, which it sees like the
 // rest of the machine's /var/tmp; the network is the machine's.
@@ -59,8 +55,7 @@ type dockerClient struct {
 
 func newDockerClient(t *testing.T, s *server, sandbox innerdock.Sandbox) *dockerClient {
 	t.Helper()
-	dockerImage = sandbox.Image
-	root, err := dockerRoot()
+	root, err := s.dockerRoot(sandbox.Image)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +137,7 @@ func (d *dockerClient) open() (agent, server int) {
 // Docker clients of this machine work with the Docker of a sandbox as with their
 // own, through the server's socket.
 func TestDockerClientsLocally(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 228, seededOnly...)
 	if err := s.seed(t.Context()); err != nil {
 		t.Fatal(err)

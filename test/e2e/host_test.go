@@ -60,6 +60,7 @@ func waitEmpty(t *testing.T, s *server) {
 // The server is killed while sandboxes live: they go on, and the next server
 // takes them over with their processes, output and Docker.
 func TestSandboxesOutliveTheServer(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 221)
 	if err := s.seed(t.Context()); err != nil {
 		t.Fatal(err)
@@ -102,6 +103,7 @@ func TestSandboxesOutliveTheServer(t *testing.T) {
 // The server is killed in the middle of creations and endings, again and again.
 // The next one removes what is left, whatever step it was at.
 func TestAKilledServerLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 222)
 	image := s.image(t, python).ID
 	for i := range 12 {
@@ -137,6 +139,7 @@ func TestAKilledServerLeavesNothing(t *testing.T) {
 
 // A server that is started with another pool refuses, and nothing is lost.
 func TestAnotherPoolIsRefusedWhileSandboxesLive(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 226)
 	sandbox := s.create(t, python, innerdock.SandboxSpec{})
 	if err := s.signal(syscall.SIGTERM); err != nil {

@@ -17,6 +17,7 @@ import (
 // snapshots and forks. What a sandbox does with them stays in it, and a sandbox's
 // disk and checkpoint do not grow with them.
 func TestDockerImagesInside(t *testing.T) {
+	t.Parallel()
 	upstream := newHub(t)
 	tag := strconv.FormatInt(time.Now().UnixNano(), 36) // what an earlier run has built is no proof
 	app, second := "acme/app:"+tag, "acme/second:"+tag
@@ -137,6 +138,7 @@ func TestDockerImagesInside(t *testing.T) {
 // An image that cannot be pulled fails the build by name; an image without Docker
 // has nothing to pull with.
 func TestDockerImagesThatCannotBe(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewServer(newHub(t))
 	defer server.Close()
 	s := ownServer(t, 248, "--registry-upstream", server.URL)

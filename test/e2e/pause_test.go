@@ -266,6 +266,7 @@ func TestAutoPause(t *testing.T) {
 // A server that is killed leaves a paused sandbox to the next one as the store
 // says it is to be, wherever it was killed.
 func TestPausedSandboxesOutliveTheServer(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 221)
 	sandbox := s.create(t, python, innerdock.SandboxSpec{AutoPause: 3600})
 	byHand := func(verb string) func() {
@@ -368,6 +369,7 @@ func hostProcesses(t *testing.T, id string) string {
 // A server that is killed has a persisted sandbox still be so, wherever it was
 // killed, and one that was not yet go on.
 func TestPersistedSandboxesOutliveTheServer(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 221)
 	sandbox := s.create(t, python, innerdock.SandboxSpec{})
 	s.sh(t, sandbox.ID, "setsid sleep 10000 >/dev/null 2>&1 </dev/null & echo $! >/tmp/pid")

@@ -41,6 +41,7 @@ func (s *server) filled(t *testing.T, want innerdock.Pool) {
 // Those who ask at the same time each get a sandbox of their own, as they asked for
 // it; the pool is filled again; and what does not fit is made as ever.
 func TestPool(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 238)
 	if err := s.seed(t.Context()); err != nil {
 		t.Fatal(err)
@@ -100,6 +101,7 @@ func TestPool(t *testing.T) {
 // The server is killed while it fills a pool and while sandboxes are taken from it.
 // What waited and what was half taken is gone; the pool is filled again.
 func TestAServerKilledOverAPool(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 239)
 	pool := s.readyPool(t, python, innerdock.PoolSpec{Size: 2})
 	for i := range 8 {
@@ -140,6 +142,7 @@ func TestAServerKilledOverAPool(t *testing.T) {
 
 // A pool gives its addresses to those who ask for a sandbox of another kind.
 func TestPoolsGiveWay(t *testing.T) {
+	t.Parallel()
 	s, err := newServer(240)
 	if err != nil {
 		t.Fatal(err)

@@ -106,6 +106,7 @@ func digestOf(t *testing.T, layer v1.Layer) string {
 // without a download; ten pulls at once are one; another registry is asked
 // directly; and when the registry is gone what was pulled is there.
 func TestTheRegistryCache(t *testing.T) {
+	t.Parallel()
 	upstream := newHub(t)
 	layer := upstream.push(t, "acme/app:1")
 	second := upstream.push(t, "acme/app:2")
@@ -187,6 +188,7 @@ wait; for i in 1 2 3 4; do sha256sum /tmp/blob$i | grep -q ^%s || exit 1; done`,
 // What Docker says when a registry refuses or fails, as the guide promises it: for
 // one that is asked directly, and for the one behind the cache.
 func TestWhatDockerSaysOfAFailingRegistry(t *testing.T) {
+	t.Parallel()
 	elsewhere, certificate, address := newPrivateRegistry(t)
 	elsewhere.push(t, "team/tool:1")
 	upstream := newHub(t)

@@ -118,6 +118,7 @@ func (s *server) await(files string, over <-chan struct{}) {
 // The server is killed while it writes a snapshot. The next one has it whole or not
 // at all; the sandbox goes on, and so do its Docker and the container in it.
 func TestAServerKilledOverASnapshot(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 241, seededOnly...)
 	if err := s.seed(t.Context()); err != nil {
 		t.Fatal(err)
@@ -168,6 +169,7 @@ func TestAServerKilledOverASnapshot(t *testing.T) {
 // The server is killed in the middle of a fork. There are all copies or none, and
 // what they were made from is gone.
 func TestAServerKilledOverAFork(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 242)
 	first := s.create(t, python, innerdock.SandboxSpec{})
 	for _, moment := range append(slices.Clone(moments),
@@ -210,6 +212,7 @@ func TestAServerKilledOverAFork(t *testing.T) {
 // What servers leave that are killed at the moments that are too short to meet: a
 // snapshot that is complete but for its row, and a fork of which one copy runs.
 func TestWhatAKilledServerLeavesOfSnapshots(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 243)
 	first := s.create(t, python, innerdock.SandboxSpec{})
 	take := func() innerdock.Snapshot {
@@ -287,6 +290,7 @@ func (s *server) asServer(t *testing.T, id string, speak func(post func(path, bo
 // Docker that is frozen when a server comes goes on, whatever is in the store. It is
 // watched from then on; and where it cannot go on, it has failed and says why.
 func TestDockerIsNotLeftFrozen(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 244)
 	sandbox := s.createWithDocker(t, innerdock.SandboxSpec{})
 	is := func(want func(innerdock.DockerStatus) bool) {
@@ -345,6 +349,7 @@ func TestASnapshotKeepsItsImage(t *testing.T) {
 // Snapshots go when their time is over, when as many later ones are there as are to be
 // kept, and with a server whose policy has become stricter; and a tenant's quota holds.
 func TestSnapshotsAreKeptByPolicy(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 245)
 	first := s.create(t, python, innerdock.SandboxSpec{})
 	take := func(spec innerdock.SnapshotSpec) innerdock.Snapshot {

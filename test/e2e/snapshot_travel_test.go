@@ -30,6 +30,7 @@ func exported(t *testing.T, client *innerdock.Client, id string, withImage bool)
 // its container is alive there. What was cut short or changed on the way is refused
 // and leaves nothing.
 func TestSnapshotsTravel(t *testing.T) {
+	t.Parallel()
 	first := ownServer(t, 246, seededOnly...)
 	if err := first.seed(t.Context()); err != nil {
 		t.Fatal(err)
@@ -97,6 +98,7 @@ func TestSnapshotsTravel(t *testing.T) {
 // A tenant exports its own snapshots alone, and imports what this server has sealed:
 // what another one has, only the server's own tenant may bring in, or who has its key.
 func TestSnapshotArchivesOfTenants(t *testing.T) {
+	t.Parallel()
 	s := listening(t, 248)
 	acme, other := s.tenant(t, "acme"), s.tenant(t, "other")
 	sandbox, err := acme.CreateSandbox(t.Context(), innerdock.SandboxSpec{Image: s.image(t, python).ID})
@@ -160,6 +162,7 @@ func TestSnapshotArchivesOfTenants(t *testing.T) {
 
 // The server is killed in the middle of an import: the next one has nothing of it.
 func TestAServerKilledOverAnImport(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 249)
 	first := s.create(t, python, innerdock.SandboxSpec{})
 	snapshot, err := s.client.Snapshot(t.Context(), first.ID, innerdock.SnapshotSpec{})

@@ -10,6 +10,7 @@ import (
 // Over TCP nothing answers without a key, a key sees its tenant's sandboxes
 // alone, and a revoked one sees nothing.
 func TestKeysOverTCP(t *testing.T) {
+	t.Parallel()
 	s := listening(t, 225)
 	key := func(tenant string) *innerdock.Client {
 		t.Helper()

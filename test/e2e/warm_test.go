@@ -61,6 +61,7 @@ echo "uuid $(cat /proc/sys/kernel/random/uuid)"`
 // nothing that must be their own with it or with each other, and are in all else
 // as they were asked for.
 func TestWarmStart(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 234)
 	if err := s.seed(t.Context()); err != nil {
 		t.Fatal(err)
@@ -132,6 +133,7 @@ func memoryLimit(t *testing.T, id string) int64 {
 // A template that is damaged, by whatever it was, costs a cold start, which says
 // so, and is made anew.
 func TestADamagedTemplateIsNotUsed(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 235)
 	create := func(t *testing.T) innerdock.Sandbox { return s.createWithDocker(t, innerdock.SandboxSpec{}) }
 	s.template(t, innerdock.TemplateSpec{})
@@ -205,6 +207,7 @@ func forge(t *testing.T, data string) {
 // A template that was made beforehand serves the first sandbox of its kind, and no
 // other kind. It goes when it is removed, and with its image.
 func TestTemplatesByHand(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 246)
 	must := func(args ...string) string {
 		t.Helper()
@@ -268,6 +271,7 @@ func TestTemplatesByHand(t *testing.T) {
 }
 
 func TestWarmStartsCanBeTurnedOff(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 236, "--templates", "0")
 	image := s.image(t, withDocker).ID
 	if _, err := s.client.CreateTemplate(t.Context(), innerdock.TemplateSpec{Image: image}); innerdock.CodeOf(err) != innerdock.CodeUnsupported || !strings.Contains(err.Error(), "--templates") {
