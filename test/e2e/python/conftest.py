@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,15 +31,29 @@ POOL = 223  # the second byte of the address pool
 CACHE = Path(os.environ.get("INNERDOCK_CACHE") or Path.home() / ".cache" / "innerdock")
 
 
-def free_pool(second: int) -> str:
-    """Returns the first /20 of 10.SECOND.0.0/16 that no interface has an address in."""
+PATIENCE = 180  # seconds to wait for what takes far less, unless the machine is busy
+
+
+def free_pool(second: int) -> tuple[ipaddress.IPv4Network, socket.socket]:
+    """Returns the first /20 of 10.SECOND.0.0/16 that nobody uses, and what claims it.
+
+    No interface has an address in it; the claim is known to the tests in Go, and ends
+    when it is closed.
+    """
     command = ["ip", "-4", "-oneline", "address"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     taken = [ipaddress.ip_interface(line.split()[3]).network for line in shown.splitlines()]
     for third in range(0, 256, 16):
         pool = ipaddress.ip_network(f"10.{second}.{third}.0/20")
-        if not any(pool.overlaps(network) for network in taken):
-            return str(pool)
+        if any(pool.overlaps(network) for network in taken):
+            continue
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0innerdock-freepool-{pool}")
+        except OSError:
+            claim.close()
+        else:
+            return pool, claim
     raise AssertionError(f"every part of 10.{second}.0.0/16 is in use; see `ip address`")
 
 
@@ -50,7 +65,9 @@ class Server:
         self.flags = flags
         self.binary = Path(os.environ.get("INNERDOCK_BIN") or ROOT / "bin" / "innerdock")
         self.host = f"unix://{directory}/api.sock"
-        self.pool = free_pool(POOL)
+        self.pool, self.claim = free_pool(POOL)
+        # an address of loopback that is as much its own as its pool
+        self.address = f"127.{str(self.pool[1]).removeprefix('10.')}:7070"
         self.log = directory / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -61,13 +78,13 @@ class Server:
         runsc = os.environ.get("INNERDOCK_RUNSC")
         command = [
             *(self.binary, "server", "--data", self.directory / "data", "--images", images),
-            *("--socket", self.directory / "api.sock", "--pool", self.pool),
+            *("--socket", self.directory / "api.sock", "--pool", str(self.pool)),
             *(["--runsc", runsc] if runsc else []),
             *self.flags,
         ]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while not (self.directory / "api.sock").exists():
             if self.process.poll() is not None or time.monotonic() > end:
                 pytest.exit(f"the server did not start:\n{self.log.read_text()[-3000:]}", 1)
@@ -76,12 +93,13 @@ class Server:
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         assert self.process is not None
         self.process.send_signal(how)
-        self.process.wait(60)
+        self.process.wait(PATIENCE)
 
     def stop(self) -> None:
         self.cli("rm", "--all")
         self.cli("image", "prune", "--cache")
         self.kill(signal.SIGTERM)
+        self.claim.close()
 
     def cli(self, *args: str) -> str:
         done = subprocess.run(

@@ -63,18 +63,16 @@ print("done")
 @pytest.fixture(scope="module")
 def addresses() -> Iterator[dict[str, tuple[str, str]]]:
     """A server of these tests' own: its host and key, from here and as from elsewhere."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     directory = Path(tempfile.mkdtemp(prefix="idk-py-", dir="/var/tmp"))
     nowhere = "http://127.0.0.1:1"  # what was seeded is all there is
-    server = Server(directory, "--listen", f"127.0.0.1:{port}", "--registry-upstream", nowhere)
+    server = Server(directory, "--registry-upstream", nowhere)
+    server.flags += ("--listen", server.address)
     server.start()
     try:
         server.cli("registry", "seed")
         key = re.search("idk_[A-Za-z0-9_-]+", server.cli("key", "create", "-o", "json"))
         assert key
-        yield {"local": (server.host, ""), "remote": (f"http://127.0.0.1:{port}", key[0])}
+        yield {"local": (server.host, ""), "remote": (f"http://{server.address}", key[0])}
     finally:
         server.stop()
         left = server.left_over()

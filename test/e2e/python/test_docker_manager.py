@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from conftest import PATIENCE
 from innerdock import (
     Client,
     DockerDone,
@@ -134,7 +135,7 @@ def test_a_container_as_a_value(docker: SandboxDockerManager) -> None:
     assert found.created <= found.started
     assert found.raw["Id"] == found.id
     docker.kill("value").check()
-    assert docker.wait("value", timeout=20) == 137
+    assert docker.wait("value", timeout=PATIENCE) == 137
     assert docker.inspect("value").status == "exited (137)"
     docker.rm("value").check()
     docker.volume_rm("values").check()
@@ -185,7 +186,7 @@ def test_attach(docker: SandboxDockerManager) -> None:
     with docker.attach("at", stdin=True) as second:
         second.stdin.write("2\n")
         assert list(second) == ["got 2\n", "end\n"]
-    assert docker.wait("at", timeout=20) == 0
+    assert docker.wait("at", timeout=PATIENCE) == 0
     assert docker.logs("at", tail=2).check() == "got 2\nend\n"
 
 
@@ -240,7 +241,7 @@ def test_events_as_they_happen(docker: SandboxDockerManager) -> None:
             break
     assert [(event.name, event.action) for event in seen] == [("seen", "start"), ("seen", "die")]
     assert seen[1].attributes["exitCode"] == "4"
-    assert events.result.process.wait(timeout=20) != 0, "leaving the loop ends it"
+    assert events.result.process.wait(timeout=PATIENCE) != 0, "leaving the loop ends it"
     # An age is cut to the second: -1s is the end of this one.
     past = docker.events({"container": "before", "event": "die"}, since="10m", until="-1s")
     assert [event.action for event in past] == ["die"]

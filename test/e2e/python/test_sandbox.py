@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SOURCES, Server
+from conftest import PATIENCE, SOURCES, Server
 from innerdock import (
     Client,
     ConflictError,
@@ -67,7 +67,7 @@ def test_lines_come_while_it_runs(plain: SandboxInstance) -> None:
     for line in process.stdout:
         assert line == "now\n"
         break
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50
     assert process.poll() is None
     with pytest.raises(ProcessTimeoutError):
         process.wait(timeout=0.1)
@@ -82,7 +82,7 @@ def test_signal(plain: SandboxInstance) -> None:
     )
     next(iter(process.stdout))
     process.kill("SIGTERM")
-    assert process.wait(timeout=10) == 9
+    assert process.wait(timeout=PATIENCE) == 9
 
 
 def test_run_code(plain: SandboxInstance) -> None:
@@ -103,7 +103,7 @@ def test_binary_output(plain: SandboxInstance) -> None:
 def test_100_mb_of_output(plain: SandboxInstance) -> None:
     size = 100 << 20
     process = plain.process.exec("sh", "-c", f"yes 0123456 | head -c {size}")
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     text = process.stdout.read()
     assert text.startswith("\n[innerdock: ")
     assert process.stdout.dropped + len(text.split("dropped]\n")[1]) == size
@@ -159,7 +159,7 @@ def test_life(client: Client) -> None:
         assert instance.id in [box.id for box in client.sandboxes()]
         assert instance.logs()
     assert instance.status() == (0, "terminated")
-    assert instance.wait(timeout=5) == 0
+    assert instance.wait(timeout=PATIENCE) == 0
     assert instance.id not in [box.id for box in client.sandboxes()]
     assert instance.id in [box.id for box in client.sandboxes(all=True)]
 
@@ -168,7 +168,7 @@ def test_wait_sees_the_end(client: Client) -> None:
     instance = Sandbox(client=client).create()
     timer = threading.Timer(0.3, instance.terminate)
     timer.start()
-    assert instance.wait(timeout=30) == 0
+    assert instance.wait(timeout=PATIENCE) == 0
     timer.join()
 
 
@@ -328,7 +328,7 @@ def test_templates_and_pools(client: Client, docker_image: Image) -> None:
         assert instance.info().start == "warm"
     pool = client.create_pool(image, 1, memory="8Gi")
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while client.pools()[-1].ready < 1:  # nothing tells of it
             assert time.monotonic() < deadline, client.pools()
             time.sleep(0.1)
@@ -369,10 +369,10 @@ def test_ctrl_c(host: str, client: Client, seen: str, delay: float) -> None:
         pass
     time.sleep(delay)
     program.send_signal(signal.SIGINT)
-    _, said = program.communicate(timeout=60)
+    _, said = program.communicate(timeout=PATIENCE)
     assert program.returncode == -signal.SIGINT, said
     assert "KeyboardInterrupt" in said
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while any(box.name == "py-interrupted" for box in client.sandboxes()):
         assert time.monotonic() < end, "the sandbox lives on"
         time.sleep(0.1)
