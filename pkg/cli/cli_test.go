@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
@@ -22,6 +23,7 @@ import (
 	"github.com/innerdock/innerdock/pkg/cli"
 	"github.com/innerdock/innerdock/pkg/server"
 	"github.com/innerdock/innerdock/pkg/server/servertest"
+	"github.com/innerdock/innerdock/test/freeport"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -73,7 +75,7 @@ func newRig(t *testing.T, dir string) (*rig, func()) {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
-	r.tcp = freePort(t)
+	r.tcp = freeport.Address(t)
 	where := server.Listeners{Socket: strings.TrimPrefix(r.host, "unix://"), TCP: []string{r.tcp}}
 	go func() { done <- s.Serve(ctx, context.Background(), where, func() { close(ready) }) }()
 	select {
@@ -186,9 +188,10 @@ func TestInterruptEarly(t *testing.T) {
 	defer stop()
 	cmd := program(r, "run", "python3.11", "--", "sleep", "60")
 	started := make(chan *os.Process, 1)
-	r.backend.OnCreate(func(request context.Context) {
+	r.backend.OnCreate(func(context.Context) {
 		_ = (<-started).Signal(syscall.SIGINT)
-		<-request.Done() // it has arrived
+		timer := time.NewTimer(100 * time.Millisecond) // it should arrive before the answer does, but need not
+		<-timer.C
 	})
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

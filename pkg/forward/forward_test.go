@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/test/freeport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -169,17 +170,6 @@ func forwarded(t *testing.T, s *sandbox) (string, <-chan error) {
 	return listener.Addr().String(), outcome
 }
 
-// freePort is one that nobody listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
 func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 func TestDockerAndPortsAreForwardedUntilTheSandboxEnds(t *testing.T) {
@@ -192,7 +182,7 @@ func TestDockerAndPortsAreForwardedUntilTheSandboxEnds(t *testing.T) {
 		t.Error("a client was served before the ports were known")
 	}
 	early.SetDeadline(time.Now().Add(limit))
-	port := freePort(t)
+	port := freeport.Get(t)
 	s.ports <- []int{port}
 	<-s.acted
 	if got := ask(t, early); got != "early hello" {
@@ -228,7 +218,7 @@ func TestNewsThatBreakOff(t *testing.T) {
 		return innerdock.Errorf(innerdock.CodeForbidden, "the key was revoked")
 	}
 	socket, outcome := forwarded(t, s)
-	port := freePort(t)
+	port := freeport.Get(t)
 	s.ports <- []int{port}
 	<-s.acted
 	if got := ask(t, dial(t, "unix", socket)); got != "hello" {
@@ -299,7 +289,7 @@ func TestPortsComeAndGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer blocker.Close()
-	taken, one := blocker.Addr().(*net.TCPAddr).Port, freePort(t)
+	taken, one := blocker.Addr().(*net.TCPAddr).Port, freeport.Get(t)
 	for range 2 { // a port that is taken is told of once
 		p.Set(innerdock.PublishedPorts{Ports: []int{one, taken, 0, 65536, one}})
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/image"
+	"github.com/innerdock/innerdock/test/freeport"
 )
 
 func TestPull(t *testing.T) {
@@ -281,14 +282,7 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	refused := closed.Addr().String()
-	if err := closed.Close(); err != nil {
-		t.Fatal(err)
-	}
+	refused := freeport.Address(t)
 	for name, ref := range map[string]string{"silent": silent.Addr().String() + "/x", "refused": refused + "/x", "link-local": "169.254.169.254/latest/meta-data"} {
 		t.Run(name, func(t *testing.T) {
 			s, err := image.Open(image.Config{Dir: t.TempDir(), ProbeTimeout: 200 * time.Millisecond})

@@ -22,6 +22,7 @@ import (
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/server"
+	"github.com/innerdock/innerdock/test/freeport"
 )
 
 func TestSocket(t *testing.T) {
@@ -85,7 +86,7 @@ func TestTLS(t *testing.T) {
 	r := newRig(t)
 	cert, key, pool := certificate(t, "dock.test")
 	where := server.Listeners{TCP: []string{"127.0.0.1:0"}, TLSCert: cert, TLSKey: key}
-	where.TCP[0] = freePort(t)
+	where.TCP[0] = freeport.Address(t)
 	r.serve(where)
 	apiKey, _, err := r.keys.CreateKey(t.Context(), "", "default")
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/server"
 	"github.com/innerdock/innerdock/pkg/server/servertest"
+	"github.com/innerdock/innerdock/test/freeport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -77,21 +78,11 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{
 		t: t, backend: servertest.NewBackend(t), images: servertest.NewImages(), keys: &servertest.Keys{},
-		log: &safeBuffer{}, socket: filepath.Join(t.TempDir(), "s", "innerdock.sock"), tcp: freePort(t),
+		log: &safeBuffer{}, socket: filepath.Join(t.TempDir(), "s", "innerdock.sock"), tcp: freeport.Address(t),
 	}
 	r.serve(listenersOf(r))
 	r.client = r.connect("unix://"+r.socket, "")
 	return r
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func (r *rig) server() *server.Server {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/test/freeport"
 )
 
 func (r *rig) exec(id string, spec innerdock.ProcessSpec) (process innerdock.Process, stdout, stderr string, err error) {
@@ -239,7 +240,7 @@ type hostileBackend struct {
 func newHostileRig(t *testing.T, answer string) *rig {
 	r := newRig(t)
 	_ = r.stop()
-	r.tcp = freePort(t)
+	r.tcp = freeport.Address(t)
 	r.hostile = &hostileBackend{answer}
 	r.serve(listenersOf(r))
 	return r

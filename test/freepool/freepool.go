@@ -2,22 +2,16 @@
 package freepool
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"sync"
 
-	"golang.org/x/sys/unix"
+	"github.com/innerdock/innerdock/test/claim"
 )
-
-// claims are the descriptors by which this process holds pools.
-var claims sync.Map // of netip.Prefix to int
 
 // In returns the first /20 of 10.second.0.0/16 that no interface of this
 // host has an address in, as a test that was killed may have left its own, and that
-// no other test has claimed. It is the caller's until Release, or until its
-// process ends.
+// no other test has. It is the caller's until Release, or until its process ends.
 func In(second byte) (netip.Prefix, error) {
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
@@ -28,7 +22,7 @@ func In(second byte) (netip.Prefix, error) {
 		if overlaps(pool, addresses) {
 			continue
 		}
-		if claimed, err := claim(pool); claimed || err != nil {
+		if taken, err := claim.Take(name(pool)); taken || err != nil {
 			return pool, err
 		}
 	}
@@ -36,29 +30,10 @@ func In(second byte) (netip.Prefix, error) {
 }
 
 // Release gives back what In returned.
-func Release(pool netip.Prefix) {
-	if fd, found := claims.LoadAndDelete(pool); found {
-		_ = unix.Close(fd.(int)) // which frees the name
-	}
-}
+func Release(pool netip.Prefix) { claim.Give(name(pool)) }
 
-// claim takes an abstract socket address that stands for the pool: the kernel
-// gives it to one process at a time, and takes it back when that ends.
-func claim(pool netip.Prefix) (bool, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return false, err
-	}
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: "@innerdock-freepool-" + pool.String()}); err != nil {
-		_ = unix.Close(fd)
-		if errors.Is(err, unix.EADDRINUSE) {
-			return false, nil
-		}
-		return false, err
-	}
-	claims.Store(pool, fd)
-	return true, nil
-}
+// name is known to the tests in Python, too.
+func name(pool netip.Prefix) string { return "freepool-" + pool.String() }
 
 func overlaps(pool netip.Prefix, addresses []net.Addr) bool {
 	for _, address := range addresses {

@@ -14,7 +14,7 @@ import (
 
 func TestMinimalIsTheSeedsFlags(t *testing.T) {
 	r := newRig(t, "dockerd")
-	if _, _, err := r.start(10*time.Second, wire.DockerStart{Profile: innerdock.ProfileMinimal, Mirror: "http://10.0.0.1:5000"}); err != nil {
+	if _, _, err := r.start(time.Minute, wire.DockerStart{Profile: innerdock.ProfileMinimal, Mirror: "http://10.0.0.1:5000"}); err != nil {
 		t.Fatal(err)
 	}
 	want := "flags: --host=unix:///var/run/docker.sock --storage-driver=vfs --iptables=false --ip-forward=false --bridge=none\n"
@@ -30,7 +30,7 @@ func TestMinimalIsTheSeedsFlags(t *testing.T) {
 func TestADockerdBeforeNetworkOptions(t *testing.T) {
 	r := newRig(t, "dockerd")
 	r.does("dockerd", "old")
-	if _, _, err := r.start(10*time.Second, wire.DockerStart{Profile: innerdock.ProfileFull, MTU: 1400}); err != nil {
+	if _, _, err := r.start(time.Minute, wire.DockerStart{Profile: innerdock.ProfileFull, MTU: 1400}); err != nil {
 		t.Fatal(err)
 	}
 	if want := "-docker-proxy --mtu=1400\n"; !strings.Contains(r.log(), want) {

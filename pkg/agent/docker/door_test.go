@@ -51,7 +51,7 @@ func TestCallsWait(t *testing.T) {
 		})
 	}
 	call()
-	_, ready, err := r.start(10*time.Second, full)
+	_, ready, err := r.start(time.Minute, full)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestCallsThatWaitInVain(t *testing.T) {
 		t.Errorf("while it starts: %v", err)
 	}
 	r.does("dockerd", "crash")
-	if _, _, err := r.start(10*time.Second, full); err == nil {
+	if _, _, err := r.start(time.Minute, full); err == nil {
 		t.Fatal("it started")
 	}
 	if status, body := r.ask("/version"); status != http.StatusServiceUnavailable || !strings.Contains(body, "Docker has failed in this sandbox: dockerd exited (exit code 3)") {

@@ -12,7 +12,7 @@ import (
 // that died meanwhile is started anew.
 func TestFreezeUntilTheNextStart(t *testing.T) {
 	r := newRig(t, "dockerd", "containerd")
-	_, first, err := r.start(10*time.Second, full)
+	_, first, err := r.start(time.Minute, full)
 	if err != nil {
 		t.Fatal(err, r.log())
 	}
@@ -30,7 +30,7 @@ func TestFreezeUntilTheNextStart(t *testing.T) {
 	go func() { waited <- r.s.Wait(t.Context()) }()
 	moved := full
 	moved.Address = "10.0.0.3"
-	steps, again, err := r.start(10*time.Second, moved)
+	steps, again, err := r.start(time.Minute, moved)
 	if err != nil || len(steps) != 1 || again.Version != first.Version {
 		t.Errorf("the dockerd that ran comes back as %v %+v, %v; it was %+v", steps, again, err, first)
 	}
@@ -43,7 +43,7 @@ func TestFreezeUntilTheNextStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-r.s.dockerd.Done()
-	if _, last, err := r.start(10*time.Second, moved); err != nil || last.Version == first.Version {
+	if _, last, err := r.start(time.Minute, moved); err != nil || last.Version == first.Version {
 		t.Errorf("in place of a dead dockerd there is %+v, %v; it was %+v", last, err, first)
 	}
 }

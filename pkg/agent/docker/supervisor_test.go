@@ -161,7 +161,7 @@ var full = wire.DockerStart{Profile: innerdock.ProfileFull, Address: "10.0.0.2",
 func TestStartTellsEachStep(t *testing.T) {
 	r := newRig(t, "dockerd", "containerd")
 	r.does("dockerd", "late")
-	steps, last, err := r.start(10*time.Second, full)
+	steps, last, err := r.start(time.Minute, full)
 	if err != nil {
 		t.Fatal(err, r.log())
 	}
@@ -171,7 +171,7 @@ func TestStartTellsEachStep(t *testing.T) {
 	if !strings.HasPrefix(last.Version, "99.") || r.s.Report().State != innerdock.DockerReady || r.s.Report().Version != last.Version {
 		t.Errorf("last %+v, report %+v", last, r.s.Report())
 	}
-	steps, again, err := r.start(10*time.Second, full)
+	steps, again, err := r.start(time.Minute, full)
 	if err != nil || len(steps) != 1 || again.Step != wire.StepReady || again.Version != last.Version {
 		t.Errorf("again: %v %+v %v", steps, again, err)
 	}
@@ -181,7 +181,7 @@ func TestStartTellsEachStep(t *testing.T) {
 	if got := r.log(); !strings.Contains(got, "stopped dockerd") || strings.Index(got, "stopped containerd") < strings.Index(got, "stopped dockerd") {
 		t.Errorf("log: %s", got)
 	}
-	if _, next, err := r.start(10*time.Second, full); err != nil || next.Version == last.Version {
+	if _, next, err := r.start(time.Minute, full); err != nil || next.Version == last.Version {
 		t.Errorf("after the stop: %+v %v", next, err)
 	}
 }
@@ -195,11 +195,11 @@ func TestFailuresSayWhy(t *testing.T) {
 		says                      string
 		exit                      int
 	}{
-		{name: "crash", dockerd: "crash", limit: 10 * time.Second, step: wire.StepSocket, code: innerdock.CodeDockerFailed, says: "dockerd exited (exit code 3)", exit: 3},
-		{name: "crash when asked", dockerd: "crash when asked", limit: 10 * time.Second, step: wire.StepInfo, code: innerdock.CodeDockerFailed, says: "exit code 4", exit: 4},
-		{name: "containerd crash", containerd: "crash", limit: 10 * time.Second, step: wire.StepDaemon, code: innerdock.CodeDockerFailed, says: "containerd exited (exit code 3)", exit: 3},
-		{name: "no socket", dockerd: "no socket", limit: 300 * time.Millisecond, step: wire.StepSocket, code: innerdock.CodeDockerTimeout, says: "has not made its socket"},
-		{name: "no answer", dockerd: "never", limit: 2500 * time.Millisecond, step: wire.StepInfo, code: innerdock.CodeDockerTimeout, says: "asked 2 times"},
+		{name: "crash", dockerd: "crash", limit: time.Minute, step: wire.StepSocket, code: innerdock.CodeDockerFailed, says: "dockerd exited (exit code 3)", exit: 3},
+		{name: "crash when asked", dockerd: "crash when asked", limit: time.Minute, step: wire.StepInfo, code: innerdock.CodeDockerFailed, says: "exit code 4", exit: 4},
+		{name: "containerd crash", containerd: "crash", limit: time.Minute, step: wire.StepDaemon, code: innerdock.CodeDockerFailed, says: "containerd exited (exit code 3)", exit: 3},
+		{name: "no socket", dockerd: "no socket", limit: 3 * time.Second, step: wire.StepSocket, code: innerdock.CodeDockerTimeout, says: "has not made its socket"},
+		{name: "no answer", dockerd: "never", limit: 5 * time.Second, step: wire.StepInfo, code: innerdock.CodeDockerTimeout, says: "asked 2 times"},
 		{name: "no containerd socket", containerd: "no socket", limit: 300 * time.Millisecond, step: wire.StepDaemon, code: innerdock.CodeDockerTimeout, says: "containerd"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -224,7 +224,7 @@ func TestFailuresSayWhy(t *testing.T) {
 			}
 			r.does("dockerd", "")
 			r.does("containerd", "")
-			if _, last, err := r.start(10*time.Second, full); err != nil || last.Step != wire.StepReady {
+			if _, last, err := r.start(time.Minute, full); err != nil || last.Step != wire.StepReady {
 				t.Errorf("the next start: %v %+v", err, last)
 			}
 		})
@@ -233,7 +233,7 @@ func TestFailuresSayWhy(t *testing.T) {
 
 func TestNotInstalled(t *testing.T) {
 	r := newRig(t)
-	_, last, err := r.start(time.Second, full)
+	_, last, err := r.start(time.Minute, full)
 	if err == nil || last.Code != innerdock.CodeDockerNotInstalled || last.Step != wire.StepInstalled ||
 		last.Error != "dockerd not found - please install Docker in your image using Image().with_docker()" {
 		t.Errorf("%v: %+v", err, last)
@@ -256,27 +256,27 @@ func TestCancelledStartLeavesNothing(t *testing.T) {
 
 func TestRestartsWhatDies(t *testing.T) {
 	r := newRig(t, "dockerd", "containerd")
-	_, ready, err := r.start(10*time.Second, full)
+	_, ready, err := r.start(time.Minute, full)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.does("dockerd", "crash")
 	pid, _ := strconv.Atoi(strings.TrimPrefix(ready.Version, "99."))
 	syscall.Kill(pid, syscall.SIGKILL)
-	report := r.s.Await(t.Context(), innerdock.DockerReady, AnyRestarts, 10*time.Second)
+	report := r.s.Await(t.Context(), innerdock.DockerReady, AnyRestarts, time.Minute)
 	if report.State != innerdock.DockerRestarting || report.Restarts != 1 || !strings.Contains(report.Reason, "SIGKILL") || *report.ExitCode != 137 {
 		t.Errorf("report: %+v", report)
 	}
 	await(t, "a second try", func() bool { return r.s.Report().Restarts > 1 })
 	r.does("dockerd", "")
-	report = r.s.Await(t.Context(), innerdock.DockerRestarting, AnyRestarts, 10*time.Second)
+	report = r.s.Await(t.Context(), innerdock.DockerRestarting, AnyRestarts, time.Minute)
 	if report.State != innerdock.DockerReady || report.Version == ready.Version {
 		t.Errorf("report: %+v", report)
 	}
 	aloof := filepath.Join(r.root, "aloof")
 	os.WriteFile(aloof, nil, 0o644)
 	syscall.Kill(r.s.containerd.PID(), syscall.SIGKILL)
-	if report := r.s.Await(t.Context(), innerdock.DockerReady, AnyRestarts, 10*time.Second); !strings.HasPrefix(report.Reason, "containerd exited") {
+	if report := r.s.Await(t.Context(), innerdock.DockerReady, AnyRestarts, time.Minute); !strings.HasPrefix(report.Reason, "containerd exited") {
 		t.Errorf("report: %+v", report)
 	}
 	// It is not ready before dockerd has found the new containerd.
@@ -288,7 +288,7 @@ func TestRestartsWhatDies(t *testing.T) {
 		t.Errorf("report: %+v", report)
 	}
 	os.Remove(aloof)
-	if after := r.s.Await(t.Context(), innerdock.DockerRestarting, AnyRestarts, 10*time.Second); after.Version != report.Version {
+	if after := r.s.Await(t.Context(), innerdock.DockerRestarting, AnyRestarts, time.Minute); after.Version != report.Version {
 		t.Errorf("dockerd was restarted with containerd: %+v", after)
 	}
 }
@@ -297,7 +297,7 @@ func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(10 * time.Second); !ok(); <-tick.C {
+	for end := time.Now().Add(time.Minute); !ok(); <-tick.C {
 		if time.Now().After(end) {
 			t.Fatal("timed out: ", what)
 		}
@@ -307,7 +307,7 @@ func await(t *testing.T, what string, ok func() bool) {
 // What does not come back has failed, and says why.
 func TestGivesUp(t *testing.T) {
 	r := newRig(t, "dockerd", "containerd")
-	_, ready, err := r.start(10*time.Second, full)
+	_, ready, err := r.start(time.Minute, full)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +326,7 @@ func TestGivesUp(t *testing.T) {
 		t.Errorf("%d daemons are left", n)
 	}
 	r.does("dockerd", "")
-	if _, last, err := r.start(10*time.Second, full); err != nil || last.Step != wire.StepReady {
+	if _, last, err := r.start(time.Minute, full); err != nil || last.Step != wire.StepReady {
 		t.Errorf("the next start: %v %+v", err, last)
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/tunnel"
+	"github.com/innerdock/innerdock/test/freeport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -251,12 +252,7 @@ func TestAPortIsReachedAndEndsByHalves(t *testing.T) {
 
 func TestWhatCannotBeReachedSaysWhy(t *testing.T) {
 	r := newRig(t)
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener.Close()
-	nobody := fmt.Sprint(listener.Addr().(*net.TCPAddr).Port)
+	nobody := fmt.Sprint(freeport.Get(t))
 	for port, want := range map[string]innerdock.Code{
 		nobody: innerdock.CodeUnavailable, "0": innerdock.CodeInvalid, "65536": innerdock.CodeInvalid, "-1": innerdock.CodeInvalid, "http": innerdock.CodeInvalid,
 	} {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/miekg/dns"
 	"go.uber.org/goleak"
+
+	"github.com/innerdock/innerdock/test/freeport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -44,13 +46,7 @@ func serve(t testing.TB, handle func(q *dns.Msg) *dns.Msg) string {
 
 func proxy(t testing.TB, upstreams ...string) string {
 	t.Helper()
-	// Both transports need one port that is free for both.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := netip.MustParseAddrPort(l.Addr().String())
-	_ = l.Close()
+	address := netip.MustParseAddrPort(freeport.Address(t)) // for both transports
 	p, err := Listen(t.Context(), Config{Address: address, Upstreams: upstreams, Log: slog.New(slog.DiscardHandler),
 		Permit: func(netip.Addr) (func(netip.Addr) bool, bool) { return public, true }})
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/innerdock/innerdock/test/freeport"
 )
 
 // TestMain is the program too, for tests that start it as dockerd does.
@@ -25,17 +27,6 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(m.Run())
-}
-
-// freePort is an address where nobody listens.
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // run starts the program and returns what it tells dockerd.
@@ -117,7 +108,7 @@ func dial(t *testing.T, address string) net.Conn {
 }
 
 func TestAConnectionWaitsForItsContainerToListen(t *testing.T) {
-	outside, inside := freePort(t), freePort(t)
+	outside, inside := freeport.Address(t), freeport.Address(t)
 	cmd, told := run(t, nil, arguments(outside, inside)...)
 	if told != "0\n" {
 		t.Fatalf("dockerd is told %q", told)
@@ -151,7 +142,7 @@ func TestASocketThatIsGiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	inside := freePort(t)
+	inside := freeport.Address(t)
 	echo(t, inside)
 	_, told := run(t, []*os.File{file}, append(arguments(listener.Addr().String(), inside), "-use-listen-fd")...)
 	if told != "0\n" {
@@ -168,7 +159,7 @@ func TestWhatDoesNotStartTellsWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	if _, told := run(t, nil, arguments(taken.Addr().String(), freePort(t))...); !strings.HasPrefix(told, "1\n") || !strings.Contains(told, "address already in use") {
+	if _, told := run(t, nil, arguments(taken.Addr().String(), freeport.Address(t))...); !strings.HasPrefix(told, "1\n") || !strings.Contains(told, "address already in use") {
 		t.Errorf("dockerd is told %q", told)
 	}
 	t.Setenv("PATH", t.TempDir())
@@ -196,7 +187,7 @@ func TestPatienceEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{backend: freePort(t), until: time.Now()}
+	p := &proxy{backend: freeport.Address(t), until: time.Now()}
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() { p.serve(ctx, listener) })
