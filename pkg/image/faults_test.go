@@ -106,7 +106,10 @@ func TestBadNetworks(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			f := newFaulty(t, h)
 			dir := t.TempDir()
-			s := newStore(t, image.Config{Dir: dir, Transport: http.DefaultTransport, ProbeTimeout: time.Second, StallTimeout: time.Second})
+			open := func(patience time.Duration) *image.Store {
+				return newStore(t, image.Config{Dir: dir, Transport: http.DefaultTransport, ProbeTimeout: patience, StallTimeout: patience})
+			}
+			s := open(map[bool]time.Duration{true: time.Second, false: time.Minute}[tc.name == "silent"])
 			def := innerdock.ImageDefinition{BaseImage: f.Listen + "/app:1"}
 			mend := f.toxic(tc.kind, tc.attributes)
 			_, err := s.Build(t.Context(), def, logEvents(t))
@@ -119,6 +122,7 @@ func TestBadNetworks(t *testing.T) {
 				t.Errorf("there are images: %v", images)
 			}
 			mend()
+			s = open(time.Minute)
 			wantFiles(t, s, build(t, s, def).ID, files{"a": content})
 		})
 	}
@@ -135,7 +139,7 @@ func TestBadNetworks(t *testing.T) {
 			return true
 		})
 		defer h.intercept(nil)
-		s := newStore(t, image.Config{Transport: h, StallTimeout: 300 * time.Millisecond})
+		s := newStore(t, image.Config{Transport: h, StallTimeout: 2 * time.Second})
 		build(t, s, innerdock.ImageDefinition{BaseImage: h.host() + "/app:1"})
 		if blobs.Load() != 3 {
 			t.Errorf("%d blobs were asked for", blobs.Load())

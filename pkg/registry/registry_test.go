@@ -533,7 +533,7 @@ func noHalves(t *testing.T, dir string) {
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for tick := time.NewTicker(2 * time.Millisecond); !ok(); {
 		select {

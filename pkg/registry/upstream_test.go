@@ -271,7 +271,7 @@ func (m *mirror) mustPull(ref string, want v1.Image) {
 // get asks for a path, and returns status and body.
 func (m *mirror) get(method, path string, header http.Header) (*http.Response, string) {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(m.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, "http://"+m.host+path, nil)
 	must(m.t, err)
