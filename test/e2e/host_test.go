@@ -40,9 +40,8 @@ func number(t *testing.T, text string) float64 {
 // testDelay spreads interruptions over the phases of a creation.
 func testDelay(i int) time.Duration { return time.Duration(5+i*45) * time.Millisecond }
 
-// waitEmpty waits until nothing is left of any sandbox of the server but those
-// that other tests still use: none, as tests run one after the other. A builder
-// would stay for the next build.
+// waitEmpty waits until nothing is left of any sandbox of the server: the test has it
+// to itself meanwhile. A builder would stay for the next build.
 func waitEmpty(t *testing.T, s *server) {
 	t.Helper()
 	if err := s.client.EndBuilder(t.Context()); err != nil {

@@ -1,12 +1,15 @@
 // Package e2e runs the innerdock binary as its users do: a real server with real
 // runsc, dockerd, network and images, driven through its API and its CLI. Every
-// test cleans up after itself, and what is left on the host is counted.
+// test cleans up after itself, and what is left on the host is counted. Tests that
+// have a server of their own run side by side; so do those of the shared one that
+// neither count what it has nor measure.
 package e2e
 
 import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/netip"
@@ -32,7 +35,15 @@ var shared *server
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
+// atATime is how many of the tests run side by side that have said that they may,
+// after all others: they wait for most of the time. -parallel decides otherwise.
+const atATime = "3"
+
 func run(m *testing.M) int {
+	if err := flag.Set("test.parallel", atATime); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if _, err := os.Stat(binary); err != nil {
 		fmt.Fprintln(os.Stderr, "no bin/innerdock; run `make build` first, or the tests by `make test`")
 		return 1
