@@ -12,6 +12,7 @@ import (
 // TestProcessesAreTheImagesUsers runs processes where and as whom an image says,
 // and as others.
 func TestProcessesAreTheImagesUsers(t *testing.T) {
+	t.Parallel()
 	def := innerdock.ImageDefinition{
 		PythonVersion: "python3.11", WorkingDir: "/srv/app", User: "app",
 		Steps: []innerdock.ImageStep{{Command: "groupadd --gid 1600 staff2 && useradd --create-home --uid 1500 --groups staff2 app"}},
@@ -44,6 +45,7 @@ func TestProcessesAreTheImagesUsers(t *testing.T) {
 // TestAPythonThatTheDistributionHasNot is refused with what to do instead. One that
 // it has is in the documentation, which is a test.
 func TestAPythonThatTheDistributionHasNot(t *testing.T) {
+	t.Parallel()
 	_, err := shared.client.BuildImage(t.Context(), innerdock.ImageDefinition{
 		BaseImage: "debian:bookworm", Steps: []innerdock.ImageStep{{PythonVersion: "python3.5"}},
 	}, nil)
@@ -93,6 +95,7 @@ func TestADirectoryIsBuiltByTheCommandLine(t *testing.T) {
 // TestTheDockerfileOfADefinition has Docker build what a definition is rendered
 // as, and looks whether every word of it arrived.
 func TestTheDockerfileOfADefinition(t *testing.T) {
+	t.Parallel()
 	const odd = `a "b" 'c' $HOME \n \\ #d`
 	text, err := shared.client.Dockerfile(t.Context(), innerdock.ImageDefinition{
 		BaseImage: "busybox:latest", Env: map[string]string{"ODD": odd}, Secrets: []string{"WORD"},

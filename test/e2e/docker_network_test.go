@@ -10,6 +10,7 @@ import (
 // A container reaches those of its own network and the world, and nothing else,
 // whatever its bridge is called and whatever routes it makes.
 func TestDockerNetworksAreApart(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{CPU: 2, Memory: "4Gi"})
 	sh := func(line string) string { t.Helper(); return shared.sh(t, sandbox.ID, line) }
 	networks := []string{"bridge", "user", "named", "inner"}
@@ -50,6 +51,7 @@ END`)
 // What gVisor cannot do is refused with words that help, and what it does not
 // enforce is warned of.
 func TestDockerSaysWhatItCannotDo(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{})
 	shared.sh(t, sandbox.ID, "docker run -d --name web nginx:latest")
 	for command, says := range map[string]string{

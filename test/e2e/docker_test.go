@@ -8,6 +8,7 @@ import (
 )
 
 func TestDockerWithItsOwnNetworks(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{CPU: 2, Memory: "4Gi"})
 	status, err := shared.client.WaitDocker(t.Context(), sandbox.ID)
 	if err != nil || status.State != innerdock.DockerReady || status.Version == "" || status.Seconds <= 0 {
@@ -51,6 +52,7 @@ END`)
 // The directories of an image with many layers fit into mount's options only when
 // they are relative.
 func TestOverlaysOfRelativeDirectories(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{})
 	if got := shared.sh(t, sandbox.ID, `set -e; mkdir /var/lib/docker/relative; cd /var/lib/docker/relative; mkdir a b upper work merged
 echo a > a/file; echo b > b/file; echo b > b/other
@@ -66,6 +68,7 @@ cat merged/file merged/other; echo new > merged/new; cat upper/new`); got != "a\
 
 // dockerd is not started again for the network of each container.
 func TestASmallProgramTellsOfNetworks(t *testing.T) {
+	t.Parallel()
 	id := shared.createWithDocker(t, innerdock.SandboxSpec{}).ID
 	got := shared.sh(t, id, `c=$(docker run -d busybox:latest sleep 1000)
 grep -o '"path":"[^"]*","args":."libnetwork-setkey"' /run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby/$c/config.json
@@ -80,6 +83,7 @@ docker exec $c cat /proc/net/dev | grep -c eth`)
 
 // Profile minimal has exactly the five flags that it promises.
 func TestDockerMinimal(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{Docker: innerdock.DockerSpec{Profile: innerdock.ProfileMinimal}})
 	got := shared.sh(t, sandbox.ID, "tr '\\0' ' ' < /proc/$(pidof dockerd)/cmdline")
 	_, flags, _ := strings.Cut(strings.TrimSpace(got), " ")
@@ -92,6 +96,7 @@ func TestDockerMinimal(t *testing.T) {
 }
 
 func TestDockerThatIsNotInstalled(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.create(t, python, innerdock.SandboxSpec{Docker: innerdock.DockerSpec{Enabled: true}})
 	_, err := shared.client.WaitDocker(t.Context(), sandbox.ID)
 	wantCode(t, err, innerdock.CodeDockerNotInstalled,
@@ -104,6 +109,7 @@ func TestDockerThatIsNotInstalled(t *testing.T) {
 }
 
 func TestDockerThatDiesSaysWhy(t *testing.T) {
+	t.Parallel()
 	def := innerdock.ImageDefinition{PythonVersion: "python3.11", Steps: []innerdock.ImageStep{{
 		Command: `printf '#!/bin/sh\necho the disk is made of cheese >&2\nexit 3\n' > /usr/bin/dockerd && chmod +x /usr/bin/dockerd`}}}
 	sandbox := shared.create(t, def, innerdock.SandboxSpec{Docker: innerdock.DockerSpec{Enabled: true}})
@@ -112,6 +118,7 @@ func TestDockerThatDiesSaysWhy(t *testing.T) {
 }
 
 func TestDockerThatNeverAnswersTimesOut(t *testing.T) {
+	t.Parallel()
 	def := innerdock.ImageDefinition{PythonVersion: "python3.11", Steps: []innerdock.ImageStep{{
 		Command: `printf '#!/bin/sh\nexec sleep 1000\n' > /usr/bin/dockerd && chmod +x /usr/bin/dockerd`}}}
 	sandbox := shared.create(t, def, innerdock.SandboxSpec{Docker: innerdock.DockerSpec{Enabled: true, ReadyTimeout: 2}})
@@ -120,6 +127,7 @@ func TestDockerThatNeverAnswersTimesOut(t *testing.T) {
 }
 
 func TestDockerThatWasNotAskedFor(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.create(t, withDocker, innerdock.SandboxSpec{})
 	_, err := shared.client.WaitDocker(t.Context(), sandbox.ID)
 	wantCode(t, err, innerdock.CodeDockerDisabled)

@@ -28,6 +28,7 @@ func inspected(t *testing.T, id, container string) string {
 }
 
 func TestMemoryLimitsOfContainersBind(t *testing.T) {
+	t.Parallel()
 	id := shared.createWithDocker(t, innerdock.SandboxSpec{CPU: 2, Memory: "2Gi"}).ID
 	shared.sh(t, id, "docker pull -q busybox:latest")
 	for i := range 5 {
@@ -71,6 +72,7 @@ func TestMemoryLimitsOfContainersBind(t *testing.T) {
 }
 
 func TestPIDLimitsOfContainersBind(t *testing.T) {
+	t.Parallel()
 	id := shared.createWithDocker(t, innerdock.SandboxSpec{CPU: 2, Memory: "1Gi"}).ID
 	shared.sh(t, id, "docker run -d --name neighbour busybox:latest sleep 1000")
 	got := shared.exec(t, id, "sh", "-c", "docker run --rm --pids-limit 64 busybox:latest sh -c 'i=0; while [ $i -lt 200 ]; do sleep 100 & i=$((i+1)); done; echo all of them'")
@@ -112,11 +114,13 @@ print(n)'`, most+100))
 }
 
 func TestTasksOfASandboxAreLimited(t *testing.T) {
+	t.Parallel()
 	manyThreads(t, shared.create(t, python, innerdock.SandboxSpec{Memory: "256Mi"}).ID, 256<<20)
 }
 
 // A process that takes all memory dies, and its sandbox lives.
 func TestOutOfMemoryEndsTheProcess(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.create(t, python, innerdock.SandboxSpec{Memory: "1Gi"})
 	got := shared.exec(t, sandbox.ID, "python3", "-c", "b = bytearray(2 << 30)\nfor i in range(0, len(b), 4096): b[i] = 1")
 	if got.code != 137 {
@@ -158,6 +162,7 @@ ctypes.memset(p, 1, 5 << 20)`}}, innerdock.Streams{})
 // What is written to the root, to /tmp and by Docker has one limit, and ends there
 // with an error that programs understand.
 func TestTheDiskLimitBinds(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{Disk: "128Mi", Memory: "2Gi", CPU: 2})
 	full := func(command string) {
 		t.Helper()

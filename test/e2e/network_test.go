@@ -12,6 +12,7 @@ import (
 
 // A sandbox reaches the gateway's services, and nothing else that is near.
 func TestASandboxReachesNeitherHostNorNeighbour(t *testing.T) {
+	t.Parallel()
 	listener, err := net.Listen("tcp4", "0.0.0.0:0")
 	if err != nil {
 		t.Fatal(err)
@@ -91,6 +92,7 @@ func hostAddresses(t *testing.T) []string {
 }
 
 func TestWithoutDockerThereAreNoRawSockets(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.create(t, python, innerdock.SandboxSpec{})
 	got := shared.exec(t, sandbox.ID, "python3", "-c", "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)")
 	if got.code == 0 || !strings.Contains(got.stderr, "PermissionError") {

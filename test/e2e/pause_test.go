@@ -106,6 +106,7 @@ func TestPauseAndResume(t *testing.T) {
 
 // The processes of a paused sandbox that is terminated can still end by themselves.
 func TestTerminatingAPausedSandbox(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.create(t, python, innerdock.SandboxSpec{})
 	var output bytes.Buffer
 	started := make(chan struct{})
@@ -137,6 +138,7 @@ func TestTerminatingAPausedSandbox(t *testing.T) {
 
 // A stack of containers goes on after a pause, and Docker is refused meanwhile.
 func TestPausedContainersGoOn(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{CPU: 2, Memory: "2Gi"})
 	shared.sh(t, sandbox.ID, compose)
 	before := stackWorks(t, sandbox.ID)
@@ -160,6 +162,7 @@ func TestPausedContainersGoOn(t *testing.T) {
 // A pause of more than 30 seconds, the deadline of several parts, harms neither a
 // program that computes nor a stream in full flow.
 func TestALongPause(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.create(t, python, innerdock.SandboxSpec{CPU: 2})
 	stream, count := sha256.New(), &atomic.Int64{}
 	ended := make(chan error, 1)
@@ -213,6 +216,7 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 // A sandbox that nobody asks for anything is paused, and resumed by whoever does,
 // but not while a request is open, and not if somebody paused it.
 func TestAutoPause(t *testing.T) {
+	t.Parallel()
 	made := shared.cli(t, nil, "create", "--auto-pause", "1s", shared.image(t, python).ID)
 	sandbox, err := shared.client.Sandbox(t.Context(), strings.TrimSpace(made.stdout))
 	if err != nil {

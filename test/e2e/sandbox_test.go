@@ -98,6 +98,7 @@ func TestALifeOfASandbox(t *testing.T) {
 }
 
 func TestCommandsThatCannotRun(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.create(t, python, innerdock.SandboxSpec{})
 	for _, c := range []struct {
 		spec innerdock.ProcessSpec
@@ -118,6 +119,7 @@ func TestCommandsThatCannotRun(t *testing.T) {
 }
 
 func TestBinaryOutputArrivesAsItIs(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.create(t, python, innerdock.SandboxSpec{})
 	var want bytes.Buffer
 	for i := range 1 << 16 {
@@ -131,6 +133,7 @@ func TestBinaryOutputArrivesAsItIs(t *testing.T) {
 
 // Who reads it gets all of it; the agent keeps no more than its buffer.
 func TestAHundredMegabytesOfOutput(t *testing.T) {
+	t.Parallel()
 	const total = 100 << 20
 	sandbox := shared.create(t, python, innerdock.SandboxSpec{})
 	counter, dropped := &byteCounter{}, int64(0)
@@ -168,6 +171,7 @@ print((time.process_time() - cpu))'`)
 
 // A sandbox whose first process is killed from inside has failed, not hung.
 func TestKillingPID1EndsTheSandbox(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.create(t, python, innerdock.SandboxSpec{})
 	_, _ = shared.client.Exec(t.Context(), sandbox.ID,
 		innerdock.ProcessSpec{Args: []string{"python3", "-c", "import os, signal; os.kill(1, signal.SIGTERM); os.kill(1, signal.SIGKILL)"}}, innerdock.Streams{})
@@ -196,6 +200,7 @@ func TestACreationThatIsCancelledLeavesNothing(t *testing.T) {
 // An open that waits for the other end of a FIFO goes on after a signal whose
 // handler wants that. runc waits so in every container that starts.
 func TestOpenOfAFIFOIsRestarted(t *testing.T) {
+	t.Parallel()
 	got := shared.sh(t, shared.create(t, python, innerdock.SandboxSpec{}).ID, `python3 -c '
 import ctypes, os, signal, threading
 os.mkfifo("/tmp/fifo")

@@ -49,6 +49,7 @@ func stackWorks(t *testing.T, sandbox string) string {
 // go on from the snapshot: with the same processes and networks, and a name and
 // address of their own.
 func TestSnapshotOfAStack(t *testing.T) {
+	t.Parallel()
 	first := shared.createWithDocker(t, innerdock.SandboxSpec{CPU: 2, Memory: "2Gi", Env: map[string]string{"STAGE": "one"}})
 	shared.sh(t, first.ID, compose)
 	before := stackWorks(t, first.ID)

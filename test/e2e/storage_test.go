@@ -18,6 +18,7 @@ import (
 // Each layer is a directory of the overlay's mount. Both builders, what runs on
 // the image, and an archive of it manage 45 on top of the base.
 func TestImagesOfManyLayers(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{CPU: 2, Memory: "2Gi"})
 	sh := func(line string) string { t.Helper(); return shared.sh(t, sandbox.ID, line) }
 	sh(`mkdir -p /workspace/deep && cd /workspace/deep && echo FROM busybox:latest > Dockerfile

@@ -29,6 +29,7 @@ func dockerState(t *testing.T, id string, state innerdock.DockerState, restarts 
 // dockerd and containerd are killed, again and again: calls wait meanwhile, and
 // what ran is as after a crash of dockerd anywhere.
 func TestDockerComesBack(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{CPU: 2, Memory: "4Gi"})
 	sh := func(line string) string { t.Helper(); return shared.sh(t, sandbox.ID, line) }
 	sh(`docker network create app
@@ -78,6 +79,7 @@ docker run -d --name client --restart always -v /var/run/docker.sock:/var/run/do
 // A dockerd that cannot come back has failed, says why to everybody, and its log
 // stays.
 func TestDockerThatDoesNotComeBack(t *testing.T) {
+	t.Parallel()
 	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{})
 	shared.sh(t, sandbox.ID, `d=$(command -v dockerd) && mv $d $d.away && printf '#!/bin/sh\necho the disk is made of cheese >&2\nexit 3\n' > $d && chmod +x $d && kill -9 $(pidof dockerd)`)
 	status := dockerState(t, sandbox.ID, innerdock.DockerFailed, 1)
@@ -96,6 +98,7 @@ func TestDockerThatDoesNotComeBack(t *testing.T) {
 
 // Whoever calls Docker as soon as there is a sandbox waits, and is answered.
 func TestTheFirstCallNeedNotWaitForDocker(t *testing.T) {
+	t.Parallel()
 	sandbox, err := shared.client.CreateSandbox(t.Context(), innerdock.SandboxSpec{Image: shared.image(t, withDocker).ID, Docker: innerdock.DockerSpec{Enabled: true}})
 	if err != nil {
 		t.Fatal(err)
@@ -109,6 +112,7 @@ func TestTheFirstCallNeedNotWaitForDocker(t *testing.T) {
 // Containers of a sandbox that is terminated get SIGTERM and the time that was
 // given; one that does not care holds up nobody.
 func TestTerminateGrace(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, script, says string
 		grace              time.Duration
