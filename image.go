@@ -20,9 +20,10 @@ type ImageDefinition struct {
 	Context string `json:"context,omitempty" doc:"sha256:… of the archive of files that copy steps and a Dockerfile's COPY take from."`
 
 	// These are no part of what the image is.
-	Refresh     bool                 `json:"refresh,omitempty" doc:"Ask the registry again what the base's tag stands for."`
-	Credentials *RegistryCredentials `json:"credentials,omitempty"`
-	Values      SecretValues         `json:"secret_values,omitempty" doc:"Of the secrets, by name. They are not kept."`
+	Refresh     bool                           `json:"refresh,omitempty" doc:"Ask the registry again what the base's tag stands for."`
+	Credentials *RegistryCredentials           `json:"credentials,omitempty" doc:"At the registry of base_image; at that of a dockerfile's bases, Docker Hub only if there is no other."`
+	Registries  map[string]RegistryCredentials `json:"registry_credentials,omitempty" doc:"At the registries of a dockerfile's bases, by names such as registry.example.com or docker.io."`
+	Values      SecretValues                   `json:"secret_values,omitempty" doc:"Of the secrets, by name. They are not kept."`
 }
 
 // MaxContext is how large the archive of a build's files may be, in bytes.
@@ -45,7 +46,7 @@ func (SecretValues) String() string { return "[secrets]" }
 // GoString hides them.
 func (SecretValues) GoString() string { return "[secrets]" }
 
-// RegistryCredentials are an account at the registry of the image that they come
+// RegistryCredentials are an account at a registry, for the images that they come
 // with. They are not kept: whoever wants the image again shows them again.
 type RegistryCredentials struct {
 	Username string `json:"username,omitempty"`

@@ -57,31 +57,37 @@ func (s *Store) Find(ctx context.Context, tenant string, def innerdock.ImageDefi
 	if err != nil {
 		return innerdock.Image{}, err
 	}
-	absent := innerdock.Errorf(innerdock.CodeImageNotFound, "there is no image of this definition yet; build it")
-	if p.needsBuildKit() || def.Context != "" {
-		key, err := p.buildKey(tenant)
-		if err != nil {
-			return innerdock.Image{}, err
-		}
-		if img, ok := s.built(ctx, key); ok {
-			return img, nil
-		}
-		return innerdock.Image{}, absent
-	}
-	base, known, err := s.known(ctx, p)
-	if err != nil || !known {
-		return innerdock.Image{}, cmp.Or(err, error(absent))
-	}
-	id, err := p.id(base)
+	id, err := s.find(ctx, tenant, p)
 	if err != nil {
 		return innerdock.Image{}, err
 	}
 	image, err := s.Get(ctx, id)
 	if innerdock.CodeOf(err) == innerdock.CodeImageNotFound {
-		return innerdock.Image{}, absent
+		return innerdock.Image{}, innerdock.Errorf(innerdock.CodeImageNotFound, "there is no image of this definition yet; build it")
 	}
 	image.Cached = true
 	return image, err
+}
+
+// find returns the ID that a plan's image has if it is there; "" where that is not known.
+func (s *Store) find(ctx context.Context, tenant string, p plan) (string, error) {
+	if !p.needsBuildKit() && p.def.Context == "" {
+		base, known, err := s.known(ctx, p)
+		if err != nil || !known {
+			return "", err
+		}
+		return p.id(base)
+	}
+	key, err := p.withoutImages().buildKey(tenant)
+	if err != nil {
+		return "", err
+	}
+	img, ok := s.built(ctx, key)
+	if !ok || len(p.images) == 0 {
+		return img.ID, nil
+	}
+	p, base := p.over(img)
+	return p.id(base)
 }
 
 // image returns the image of a plan, made if need be.
@@ -190,11 +196,14 @@ func (b *build) run(ctx context.Context) (r record, err error) {
 	if len(b.plan.images) > 0 {
 		return b.withImages(ctx)
 	}
-	parent, err := b.parent(ctx)
-	if err != nil {
-		return record{}, err
+	parent, done, found := b.begun()
+	if !found {
+		var err error
+		if parent, err = b.parent(ctx); err != nil {
+			return record{}, err
+		}
 	}
-	return b.fromParent(ctx, parent)
+	return b.fromParent(ctx, parent, b.plan.steps[done:])
 }
 
 // fromBase makes the image of a base alone.
@@ -255,8 +264,8 @@ func (s *Store) whole(r record) bool {
 }
 
 // begun returns the image for which most of the steps have been run already, and
-// how many. Without any it is the base.
-func (b *build) begun(base record) (record, int) {
+// how many. It is enough to go on from: nothing of the base is needed any more.
+func (b *build) begun() (r record, done int, found bool) {
 	for n := len(b.plan.steps) - 1; n > 0; n-- {
 		id, err := b.plan.first(n).id(b.base)
 		if err != nil {
@@ -264,16 +273,16 @@ func (b *build) begun(base record) (record, int) {
 		}
 		if r, err := b.store.record(id); err == nil && b.store.whole(r) {
 			b.store.touch(id)
-			return r, n
+			return r, n, true
 		}
 	}
-	return base, 0
+	return record{}, 0, false
 }
 
-// fromParent makes an image of its base, steps and environment.
-func (b *build) fromParent(ctx context.Context, parent record) (record, error) {
-	begun, done := b.begun(parent)
-	r := record{Image: parent.Image, Layers: slices.Clone(begun.Layers)}
+// fromParent makes an image of its base, or of one with the first steps, and of the
+// other steps, the environment and what else the definition says.
+func (b *build) fromParent(ctx context.Context, parent record, steps []Step) (record, error) {
+	r := record{Image: parent.Image, Layers: slices.Clone(parent.Layers)}
 	r.Image.Env = merge(b.plan.paths(parent.Image.Env), b.plan.env)
 	r.Image.WorkingDir = cmp.Or(b.plan.workingDir, parent.Image.WorkingDir)
 	r.Image.User = cmp.Or(b.plan.user, b.plan.stepsUser(parent.Image.User))
@@ -281,23 +290,16 @@ func (b *build) fromParent(ctx context.Context, parent record) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	if done > 0 {
-		earlier, err := b.store.configOf(begun)
-		if err != nil {
-			return record{}, err
-		}
-		config.History = earlier.History
-	}
 	config.Config.Env, config.Config.WorkingDir, config.Config.User = pairs(r.Image.Env), r.Image.WorkingDir, r.Image.User
-	if len(b.plan.steps) == 0 {
+	if len(steps) == 0 {
 		err = os.Link(b.store.Root(parent.Image.ID), b.ws.path("image/root.erofs"))
 	} else {
-		err = os.Link(b.store.Root(begun.Image.ID), b.ws.path("base.erofs")) // a name of its own: the image may be removed meanwhile
+		err = os.Link(b.store.Root(parent.Image.ID), b.ws.path("base.erofs")) // a name of its own: the image may be removed meanwhile
 	}
 	if err != nil {
 		return record{}, diskError(err, "linking the base's file system")
 	}
-	if steps := b.plan.steps[done:]; len(steps) > 0 {
+	if len(steps) > 0 {
 		top, err := b.runSteps(ctx, b.ws.path("base.erofs"), r.Image.Env, steps)
 		if err != nil {
 			return record{}, err
@@ -316,9 +318,17 @@ func (b *build) fromParent(ctx context.Context, parent record) (record, error) {
 	return b.publish(r)
 }
 
+// bare returns the image that Docker images come into.
+func (b *build) bare(ctx context.Context) (record, error) {
+	if b.base.built != "" {
+		return b.store.record(b.base.built)
+	}
+	return b.store.image(ctx, b.plan.withoutImages(), b.base, b.say)
+}
+
 // withImages makes an image of the same one without Docker images, and these.
 func (b *build) withImages(ctx context.Context) (record, error) {
-	r, err := b.store.image(ctx, b.plan.withoutImages(), b.base, b.say)
+	r, err := b.bare(ctx)
 	if err != nil {
 		return record{}, err
 	}

@@ -113,9 +113,24 @@ func TestMoreSteps(t *testing.T) {
 	def.Env = map[string]string{"B": "mine"}
 	wantFiles(t, whole, build(t, whole, def).ID, files{"two": "2", "three": "12", "env": "base mine"})
 
-	// Where the earlier one has gone, all is run.
+	// To go on, the base is not needed any more.
 	dir := t.TempDir()
-	gone := newStore(t, image.Config{Dir: dir, Transport: h, Runner: runner})
+	alone := newStore(t, image.Config{Dir: dir, Transport: h, Runner: runner})
+	def.Steps = commands(lines[:3]...)
+	build(t, alone, def)
+	if err := alone.Remove(t.Context(), build(t, alone, innerdock.ImageDefinition{BaseImage: ref}).ID); err != nil {
+		t.Fatal(err)
+	}
+	calls := h.callCount()
+	def.Steps = commands(lines...)
+	onward := build(t, alone, def)
+	wantFiles(t, alone, onward.ID, files{"two": "2", "three": "12", "env": "base mine"})
+	if !maps.Equal(onward.Env, map[string]string{"A": "base", "B": "mine"}) || h.callCount() != calls {
+		t.Errorf("without its base it has %v, and the registry was asked %d times", onward.Env, h.callCount()-calls)
+	}
+
+	// Where the earlier one has gone, all is run.
+	gone := newStore(t, image.Config{Transport: h, Runner: runner})
 	def.Steps = commands(lines[:3]...)
 	if err := gone.Remove(t.Context(), build(t, gone, def).ID); err != nil {
 		t.Fatal(err)

@@ -21,13 +21,13 @@ type Builder interface {
 
 // DockerfileBuild is one build of a Dockerfile.
 type DockerfileBuild struct {
-	Text    string
-	Target  string            // "" is the last stage
-	Args    map[string]string // of ARG
-	Secrets map[string]string // by ID
-	Account []byte            // Docker's config.json with the account for the base; nil: none
-	Context io.Reader         // a tar archive; nil: no files
-	Pull    bool              // ask registries again what tags stand for
+	Text     string
+	Target   string            // "" is the last stage
+	Args     map[string]string // of ARG
+	Secrets  map[string]string // by ID
+	Accounts []byte            // Docker's config.json with those at the bases' registries; nil: none
+	Context  io.Reader         // a tar archive; nil: no files
+	Pull     bool              // ask registries again what tags stand for
 
 	// Sandbox returns the image that builders are made from, which has Docker. It is
 	// called when the tenant has no builder.

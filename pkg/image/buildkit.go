@@ -3,18 +3,16 @@ package image
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/ctxio"
@@ -54,12 +52,31 @@ func (s *Store) BuildFrom(ctx context.Context, tenant string, def innerdock.Imag
 	if err != nil {
 		return innerdock.Image{}, err
 	}
-	b := bkBuild{store: s, tenant: tenant, plan: p, ws: ws, say: newReporter(progress)}
+	b := bkBuild{store: s, tenant: tenant, plan: p.withoutImages(), ws: ws, say: newReporter(progress)}
 	img, err := b.run(ctx, files)
+	if err == nil && len(p.images) > 0 {
+		img, err = s.addImages(ctx, p, img, b.say)
+	}
 	if rerr := ws.remove(); err == nil && rerr != nil {
 		err = innerdock.Internal(rerr, "removing a temporary directory")
 	}
 	return img, err
+}
+
+// over is the plan of an image with a plan's Docker images, and what it begins with:
+// one that BuildKit made.
+func (p plan) over(img innerdock.Image) (plan, resolution) {
+	return plan{images: p.images}, resolution{Ref: img.Base, Source: img.Source, Digest: img.ID, built: img.ID}
+}
+
+// addImages returns a plan's image, which is one that BuildKit made and its Docker images.
+func (s *Store) addImages(ctx context.Context, p plan, img innerdock.Image, say reporter) (innerdock.Image, error) {
+	if s.runner == nil {
+		return innerdock.Image{}, innerdock.Errorf(innerdock.CodeUnsupported, "this server cannot put Docker images into an image; leave docker_images out")
+	}
+	p, base := p.over(img)
+	r, err := s.image(ctx, p, base, say)
+	return r.Image, err
 }
 
 // needsBuildKit tells definitions that no plain sandbox can build.
@@ -74,8 +91,6 @@ func checkDockerfile(def innerdock.ImageDefinition) error {
 	switch {
 	case def.BaseImage != "" || def.PythonVersion != "":
 		return innerdock.Errorf(innerdock.CodeInvalid, "the definition has a dockerfile, which names its base itself; leave out python_version and base_image")
-	case def.Credentials != nil:
-		return innerdock.Errorf(innerdock.CodeInvalid, "credentials are for base_image; a dockerfile's bases are pulled without an account")
 	case strings.TrimSpace(d.Text) == "":
 		return innerdock.Errorf(innerdock.CodeInvalid, "the dockerfile is empty; it begins with FROM")
 	case len(d.Text) > maxDockerfile || strings.IndexByte(d.Text, 0) >= 0:
@@ -206,7 +221,7 @@ func (b *bkBuild) build(ctx context.Context, archive io.Reader) (innerdock.Image
 		}
 	}
 	var err error
-	if request.Account, err = account(b.plan); err != nil {
+	if request.Accounts, err = b.plan.accounts.config(); err != nil {
 		return innerdock.Image{}, err
 	}
 	out := &buildOutput{say: b.say, names: map[string]string{}}
@@ -231,43 +246,23 @@ func (p plan) baseName(text string) string {
 	return sourceDockerfile
 }
 
-var fromLine = regexp.MustCompile(`(?mi)^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*(\S+)`)
-
-// account is Docker's configuration with the account for the base; nil without one.
-func account(p plan) ([]byte, error) {
-	basic, ok := p.auth.(*authn.Basic)
-	if !ok || p.base == nil {
-		return nil, nil
-	}
-	host := p.base.Context().RegistryStr()
-	if host == "index.docker.io" {
-		host = "https://index.docker.io/v1/"
-	}
-	data, err := json.Marshal(map[string]any{"auths": map[string]any{
-		host: map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte(basic.Username + ":" + basic.Password))},
-	}})
-	if err != nil {
-		return nil, innerdock.Internal(err, "describing an account")
-	}
-	return data, nil
-}
-
 // buildKey names what a tenant's build is made of. Secrets' values are no part of it.
 func (p plan) buildKey(tenant string) (string, error) {
 	inputs := struct {
-		Format           int
-		Tenant           string
-		Text             string
-		Target           string            `json:",omitempty"`
-		Args             map[string]string `json:",omitempty"`
-		Secrets, Account []string
-		Context          string
+		Format            int
+		Tenant            string
+		Text              string
+		Target            string            `json:",omitempty"`
+		Args              map[string]string `json:",omitempty"`
+		Secrets, Accounts []string
+		Context           string
 	}{Format: format, Tenant: tenant, Text: p.dockerfile(), Secrets: slices.Sorted(slices.Values(p.def.Secrets)), Context: p.def.Context}
 	if d := p.def.Dockerfile; d != nil {
 		inputs.Target, inputs.Args = d.Target, d.Args
 	}
-	if basic, ok := p.auth.(*authn.Basic); ok { // who has lost it builds again, and fails
-		inputs.Account = []string{basic.Username, basic.Password}
+	for _, registry := range slices.Sorted(maps.Keys(p.accounts)) { // who has lost one builds again, and fails
+		account := p.accounts[registry]
+		inputs.Accounts = append(inputs.Accounts, registry, account.Username, account.Password)
 	}
 	data, err := json.Marshal(inputs)
 	if err != nil {

@@ -19,7 +19,13 @@ func TestDockerfileDefinitions(t *testing.T) {
 	}{
 		{"python as well", func(d *innerdock.ImageDefinition) { d.PythonVersion = "3.11" }, "names its base itself"},
 		{"base as well", func(d *innerdock.ImageDefinition) { d.BaseImage = "debian" }, "names its base itself"},
-		{"an account", func(d *innerdock.ImageDefinition) { d.Credentials = &innerdock.RegistryCredentials{Username: "u"} }, "without an account"},
+		{"an account for no registry", func(d *innerdock.ImageDefinition) { d.Credentials = &innerdock.RegistryCredentials{Username: "u"} }, "registry_credentials"},
+		{"an account at a path", func(d *innerdock.ImageDefinition) {
+			d.Registries = map[string]innerdock.RegistryCredentials{"example.com/x": {Username: "u", Password: "p"}}
+		}, "no registry"},
+		{"an empty account", func(d *innerdock.ImageDefinition) {
+			d.Registries = map[string]innerdock.RegistryCredentials{"example.com": {}}
+		}, "is empty"},
 		{"empty", func(d *innerdock.ImageDefinition) { d.Dockerfile.Text = " \n" }, "is empty"},
 		{"long", func(d *innerdock.ImageDefinition) { d.Dockerfile.Text = strings.Repeat("#", maxDockerfile+1) }, "larger"},
 		{"zero byte", func(d *innerdock.ImageDefinition) { d.Dockerfile.Text += "\x00" }, "no text"},
@@ -98,6 +104,9 @@ func TestWhatABuildIsFoundBy(t *testing.T) {
 		"secrets": func(d *innerdock.ImageDefinition) { d.Secrets = d.Secrets[:1] },
 		"files":   func(d *innerdock.ImageDefinition) { d.Context = "sha256:2" },
 		"env":     func(d *innerdock.ImageDefinition) { d.Env = map[string]string{"A": "1"} },
+		"account": func(d *innerdock.ImageDefinition) {
+			d.Registries = map[string]innerdock.RegistryCredentials{"example.com": {Username: "u", Password: "p"}}
+		},
 	} {
 		if key("one", other) == first {
 			t.Errorf("another %s is the same image", name)

@@ -51,8 +51,9 @@ type plan struct {
 
 	def innerdock.ImageDefinition
 
-	refresh bool                // ask again what the base's tag stands for
-	auth    authn.Authenticator // for the base's registry; nil: what the server knows
+	refresh  bool                // ask again what the base's tag stands for
+	auth     authn.Authenticator // for the base's registry; nil: what the server knows
+	accounts accounts            // of auth, or of a Dockerfile's bases
 }
 
 func newPlan(def innerdock.ImageDefinition) (plan, error) {
@@ -67,6 +68,9 @@ func newPlan(def innerdock.ImageDefinition) (plan, error) {
 		return plan{}, innerdock.Errorf(innerdock.CodeInvalid, "an image may have %d steps; join some of the %d commands with &&", maxSteps, len(def.Steps))
 	}
 	p := plan{base: base, env: maps.Clone(def.Env), user: def.User, refresh: def.Refresh, auth: authenticator(def.Credentials), def: def}
+	if p.accounts, err = accountsOf(def, base); err != nil {
+		return plan{}, err
+	}
 	if p.workingDir, err = checkDir(def.WorkingDir); err != nil {
 		return plan{}, err
 	}
@@ -86,10 +90,6 @@ func newPlan(def innerdock.ImageDefinition) (plan, error) {
 		}
 		p.steps = append(p.steps, s)
 		p.micromamba = p.micromamba || step.Micromamba != nil
-	}
-	if len(p.images) > 0 && p.needsBuildKit() {
-		return plan{}, innerdock.Errorf(innerdock.CodeUnsupported,
-			"docker_images do not go with a Dockerfile, copied files or secrets; build an image of those, push it, and name it as base_image")
 	}
 	return p, nil
 }
@@ -179,14 +179,15 @@ func (p plan) isBase() bool {
 	return len(p.steps)+len(p.images) == 0 && len(p.env) == 0 && p.workingDir == "" && p.user == ""
 }
 
-// paths is a base's environment with the places of what the steps install.
+// paths is a base's environment with the places of what the steps install. An
+// image of the first steps may have them already.
 func (p plan) paths(env map[string]string) map[string]string {
+	const programs = recipe.Prefix + "/bin:"
 	if !p.micromamba {
 		return env
 	}
-	return merge(env, map[string]string{
-		"PATH": recipe.Prefix + "/bin:" + cmp.Or(env["PATH"], stepEnv["PATH"]), "MAMBA_ROOT_PREFIX": recipe.Prefix,
-	})
+	path := strings.TrimPrefix(cmp.Or(env["PATH"], stepEnv["PATH"]), programs)
+	return merge(env, map[string]string{"PATH": programs + path, "MAMBA_ROOT_PREFIX": recipe.Prefix})
 }
 
 // stepsUser is whose processes are after the steps, which are root's, on a base of

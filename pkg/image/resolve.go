@@ -33,7 +33,8 @@ type resolution struct {
 	Debian     debian.Base `json:"debian,omitzero"`
 	ResolvedAt time.Time   `json:"resolved_at"`
 
-	auth authn.Authenticator // the account that came with the request; never kept
+	auth  authn.Authenticator // the account that came with the request; never kept
+	built string              // ID of the image that BuildKit made, and that this is; "": none
 }
 
 // identity is what the base's content follows from. What was had with somebody's

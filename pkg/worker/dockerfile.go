@@ -101,8 +101,8 @@ type input struct{ name, content string }
 // inputs are the small files of a build.
 func (w *workshop) inputs() []input {
 	all := []input{{"Dockerfile", w.build.Text}}
-	if w.build.Account != nil {
-		all = append(all, input{"config.json", string(w.build.Account)})
+	if w.build.Accounts != nil {
+		all = append(all, input{"config.json", string(w.build.Accounts)})
 	}
 	for k, v := range w.build.Secrets {
 		all = append(all, input{"secret-" + k, v})
