@@ -28,7 +28,11 @@ BASE is a Python version such as python3.11 or an image reference. CONTEXT is a
 directory with a Dockerfile: it begins with . or /, or --file is given; what its
 .dockerignore names is left out. Steps are done in the order of their flags,
 Docker first, and after those of a Dockerfile. What was built before is found
-again.`,
+again.
+
+The bases of a Dockerfile are pulled with the accounts that docker login has left
+here for their registries; --username is for their one registry, Docker Hub only
+if there is no other.`,
 		Example: `  innerdock image build --docker python3.11
   innerdock image build --step 'apt-get install -y git' --pip numpy python3.11
   innerdock image build --target app --build-arg VERSION=2 --secret id=TOKEN .`,
@@ -36,6 +40,7 @@ again.`,
 	}
 	flags.registerDefinition(cmd.Flags())
 	flags.registerDockerfile(cmd.Flags())
+	flags.define.login.registerBuild(cmd.Flags())
 	cmd.RunE = a.withClient(func(ctx context.Context, c *innerdock.Client, args []string) error {
 		return a.withProgress(ctx, func(p *progress) (innerdock.Image, error) { return a.buildImage(ctx, c, &flags, args[0], p) })
 	})

@@ -8,10 +8,13 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/pflag"
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/buildcontext"
+	"github.com/innerdock/innerdock/pkg/image"
 )
 
 var (
@@ -35,6 +38,7 @@ type definitionFlags struct {
 	workdir, user string
 	file, target  string
 	args, secrets []string
+	login         registryLogin
 }
 
 // step is a flag that adds a step each time it is given.
@@ -167,8 +171,18 @@ func (a *app) buildImage(ctx context.Context, c *innerdock.Client, f *imageFlags
 	if err != nil {
 		return innerdock.Image{}, err
 	}
+	if f.define.login.given() {
+		if def.Credentials, err = f.define.login.credentials(a); err != nil {
+			return innerdock.Image{}, err
+		}
+	}
 	if def.Dockerfile == nil {
 		return c.BuildImage(ctx, def, p.build)
+	}
+	if def.Credentials == nil {
+		if def.Registries, err = a.accountsFor(def.Dockerfile.Text, p); err != nil {
+			return innerdock.Image{}, err
+		}
 	}
 	files, err := buildcontext.Pack(ctx, name, filepath.Base(f.dockerfile(name)))
 	if err != nil {
@@ -182,6 +196,34 @@ func (a *app) buildImage(ctx context.Context, c *innerdock.Client, f *imageFlags
 	}
 	p.say("context: sending %s", size(files.Size))
 	return c.BuildImageFrom(ctx, def, files.Archive, p.build)
+}
+
+// accountsFor are the accounts that this user has, as `docker build` finds them, at
+// the registries of a Dockerfile's bases. Those of a token alone are left out.
+func (a *app) accountsFor(dockerfile string, p *progress) (map[string]innerdock.RegistryCredentials, error) {
+	keychain, err := a.keychain()
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]innerdock.RegistryCredentials{}
+	for _, host := range image.Registries(dockerfile) {
+		registry, err := name.NewRegistry(host)
+		if err != nil {
+			continue
+		}
+		var account *authn.AuthConfig
+		authenticator, err := keychain.Resolve(registry)
+		if err == nil {
+			account, err = authenticator.Authorization()
+		}
+		switch {
+		case err != nil:
+			p.say("accounts: none at %s: %v", host, err)
+		case account.Username != "" && account.Password != "":
+			found[host] = innerdock.RegistryCredentials{Username: account.Username, Password: account.Password}
+		}
+	}
+	return found, nil
 }
 
 // definition is the image that name, a base, and the flags ask for.

@@ -46,15 +46,22 @@ func (i *imageStoreFlags) config(a *app, cfg *serverConfig) (err error) {
 		}
 		cfg.Mirrors[of.RegistryStr()] = append(cfg.Mirrors[of.RegistryStr()], mirror)
 	}
-	cfg.Keychain = authn.DefaultKeychain
-	if text := a.Getenv("DOCKER_AUTH_CONFIG"); text != "" {
-		accounts, err := parseAccounts(text)
-		if err != nil {
-			return usage("the environment variable DOCKER_AUTH_CONFIG is not of the form of Docker's config.json")
-		}
-		cfg.Keychain = authn.NewMultiKeychain(accounts, authn.DefaultKeychain)
+	cfg.Keychain, err = a.keychain()
+	return err
+}
+
+// keychain has the accounts of Docker's configuration, and first those that the
+// environment names.
+func (a *app) keychain() (authn.Keychain, error) {
+	text := a.Getenv("DOCKER_AUTH_CONFIG")
+	if text == "" {
+		return authn.DefaultKeychain, nil
 	}
-	return nil
+	named, err := parseAccounts(text)
+	if err != nil {
+		return nil, usage("the environment variable DOCKER_AUTH_CONFIG is not of the form of Docker's config.json")
+	}
+	return authn.NewMultiKeychain(named, authn.DefaultKeychain), nil
 }
 
 func parseMirror(text string) (of, mirror name.Registry, err error) {

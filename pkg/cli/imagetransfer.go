@@ -61,6 +61,15 @@ func (l *registryLogin) register(f *pflag.FlagSet) {
 	f.BoolVar(&l.stdin, "password-stdin", false, "read its password from standard input (default: INNERDOCK_REGISTRY_PASSWORD)")
 }
 
+// registerBuild adds the flags for the bases of an image that is built.
+func (l *registryLogin) registerBuild(f *pflag.FlagSet) {
+	f.StringVar(&l.username, "username", "", "account at the registry of the base, or of a Dockerfile's bases (default: for a Dockerfile, those of docker login)")
+	f.BoolVar(&l.stdin, "password-stdin", false, "read its password from standard input (default: INNERDOCK_REGISTRY_PASSWORD)")
+}
+
+// given reports whether there is a flag of an account.
+func (l *registryLogin) given() bool { return l.username != "" || l.stdin }
+
 // credentials are those of the flags or the environment; nil without.
 func (l *registryLogin) credentials(a *app) (*innerdock.RegistryCredentials, error) {
 	account := innerdock.RegistryCredentials{Username: l.username, Password: a.Getenv("INNERDOCK_REGISTRY_PASSWORD")}

@@ -26,7 +26,8 @@ import (
 // minFree is how much room the disk must have for a build to begin, in bytes.
 const minFree = 64 << 20
 
-// Build returns the image of a definition, and makes it if it is not there.
+// Build returns the image of a definition, and makes it if it is not there. Its
+// steps have nobody's cache.
 // progress, which may be nil, is called with the events progress and log while
 // it works, never concurrently. When several builds of one definition run at
 // once, in whatever processes, one works and the others wait for it.
@@ -38,10 +39,14 @@ func (s *Store) Build(ctx context.Context, def innerdock.ImageDefinition, progre
 	if p.needsBuildKit() {
 		return innerdock.Image{}, innerdock.Errorf(innerdock.CodeInternal, "this definition needs a builder")
 	}
+	return s.buildSteps(ctx, p, newReporter(progress))
+}
+
+// buildSteps returns the image of a plan that needs no builder.
+func (s *Store) buildSteps(ctx context.Context, p plan, say reporter) (innerdock.Image, error) {
 	if len(p.steps)+len(p.images) > 0 && s.runner == nil {
 		return innerdock.Image{}, innerdock.Errorf(innerdock.CodeUnsupported, "this server cannot run the steps of an image; use a base image alone")
 	}
-	say := newReporter(progress)
 	base, err := s.resolve(ctx, p, say)
 	if err != nil {
 		return innerdock.Image{}, err
@@ -57,6 +62,7 @@ func (s *Store) Find(ctx context.Context, tenant string, def innerdock.ImageDefi
 	if err != nil {
 		return innerdock.Image{}, err
 	}
+	p.tenant = tenant
 	id, err := s.find(ctx, tenant, p)
 	if err != nil {
 		return innerdock.Image{}, err

@@ -275,7 +275,7 @@ func TestCancelledBuild(t *testing.T) {
 // runnerFunc is a runner of one function.
 type runnerFunc func(layer io.Writer) error
 
-func (f runnerFunc) RunSteps(_ context.Context, _ string, _ map[string]string, _ []image.Step, _ func(int, string), layer io.Writer) error {
+func (f runnerFunc) RunSteps(_ context.Context, _, _ string, _ map[string]string, _ []image.Step, _ func(int, string), layer io.Writer) error {
 	return f(layer)
 }
 

@@ -43,7 +43,8 @@ func (s *Store) BuildFrom(ctx context.Context, tenant string, def innerdock.Imag
 		return innerdock.Image{}, err
 	}
 	if !p.needsBuildKit() && files == nil {
-		return s.Build(ctx, def, progress)
+		p.tenant = tenant
+		return s.buildSteps(ctx, p, newReporter(progress))
 	}
 	if s.builder == nil {
 		return innerdock.Image{}, innerdock.Errorf(innerdock.CodeUnsupported, "this server cannot build Dockerfiles")

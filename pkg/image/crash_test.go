@@ -82,14 +82,14 @@ type crashingRunner struct {
 	at int
 }
 
-func (r crashingRunner) RunSteps(ctx context.Context, root string, env map[string]string, steps []image.Step, output func(int, string), layer io.Writer) error {
+func (r crashingRunner) RunSteps(ctx context.Context, tenant, root string, env map[string]string, steps []image.Step, output func(int, string), layer io.Writer) error {
 	if r.at == -1 {
 		if _, err := layer.Write(make([]byte, 3000)); err != nil {
 			return err
 		}
 		die()
 	}
-	return r.Runner.RunSteps(ctx, root, env, steps, output, layer)
+	return r.Runner.RunSteps(ctx, tenant, root, env, steps, output, layer)
 }
 
 // TestKilledBuilds kills a build with SIGKILL at every event, in the middle of

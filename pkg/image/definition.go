@@ -48,6 +48,7 @@ type plan struct {
 	workingDir string // "": the base's
 	user       string // "": the base's
 	micromamba bool   // its programs come before the base's
+	tenant     string // whose pip cache the steps have; "": nobody's
 
 	def innerdock.ImageDefinition
 
@@ -209,9 +210,13 @@ func (p plan) id(base resolution) (string, error) {
 		WorkingDir string   `json:",omitempty"`
 		User       string   `json:",omitempty"`
 		Images     []string `json:",omitempty"`
-	}{format, base.identity(), nil, p.env, p.workingDir, p.user, p.images}
+		Tenant     string   `json:",omitempty"`
+	}{format, base.identity(), nil, p.env, p.workingDir, p.user, p.images, ""}
 	for _, s := range p.steps {
 		inputs.Steps = append(inputs.Steps, s.Args)
+		if s.isPip() { // what it installs, an earlier build of the tenant may have put into its cache
+			inputs.Tenant = p.tenant
+		}
 	}
 	data, err := json.Marshal(inputs)
 	if err != nil {
@@ -333,8 +338,23 @@ func checkMicromamba(m innerdock.MicromambaInstall, at string) error {
 	return nil
 }
 
-// pipCommand installs packages. The last option is for layers that know no cache.
+// pipCommand installs packages. The last option is for where there is no cache.
 var pipCommand = []string{"python3", "-m", "pip", "install", "--root-user-action=ignore", "--disable-pip-version-check", "--no-cache-dir"}
+
+func (s Step) isPip() bool {
+	return len(s.Args) > len(pipCommand) && slices.Equal(s.Args[:len(pipCommand)], pipCommand)
+}
+
+// WithCache returns the step with pip's cache in a directory of its sandbox that
+// is no part of what it changes; false for a step that is not pip's.
+func (s Step) WithCache(dir string) (Step, bool) {
+	if !s.isPip() {
+		return s, false
+	}
+	end := len(pipCommand) - 1
+	s.Args = slices.Concat(pipCommand[:end], []string{"--cache-dir", dir}, s.Args[end+1:])
+	return s, true
+}
 
 // pip is the command that installs packages. Options, such as
 // "--extra-index-url URL", may stand among them.

@@ -300,14 +300,14 @@ type countingRunner struct {
 	steps []string
 }
 
-func (r *countingRunner) RunSteps(ctx context.Context, root string, env map[string]string, steps []image.Step, output func(int, string), layer io.Writer) error {
+func (r *countingRunner) RunSteps(ctx context.Context, tenant, root string, env map[string]string, steps []image.Step, output func(int, string), layer io.Writer) error {
 	r.mu.Lock()
 	r.calls++
 	for _, step := range steps {
 		r.steps = append(r.steps, step.Name)
 	}
 	r.mu.Unlock()
-	return r.Runner.RunSteps(ctx, root, env, steps, output, layer)
+	return r.Runner.RunSteps(ctx, tenant, root, env, steps, output, layer)
 }
 
 // zstdLayer is a layer that is compressed with zstd.

@@ -18,7 +18,10 @@ type Runner interface {
 	//
 	// A step that ends with another code stops it: the error is a *StepError,
 	// and nothing is written.
-	RunSteps(ctx context.Context, root string, env map[string]string, steps []Step,
+	//
+	// What pip downloads may be kept for later steps of the same tenant, and of no
+	// other; for those of "" nothing is kept.
+	RunSteps(ctx context.Context, tenant, root string, env map[string]string, steps []Step,
 		output func(step int, line string), layer io.Writer) error
 }
 

@@ -30,7 +30,7 @@ func (b *build) runSteps(ctx context.Context, root string, env map[string]string
 	}
 	b.say.progress(steps[0].Name, "Running %d steps in a sandbox", len(steps))
 	return b.layerOf(ctx, steps, func(output func(int, string), w io.Writer) error {
-		return b.store.runner.RunSteps(ctx, root, merge(stepEnv, env), steps, output, w)
+		return b.store.runner.RunSteps(ctx, b.plan.tenant, root, merge(stepEnv, env), steps, output, w)
 	})
 }
 

@@ -24,7 +24,7 @@ const (
 )
 
 // RunSteps implements image.Runner with a sandbox of its own on root.
-func (w *Worker) RunSteps(ctx context.Context, root string, env map[string]string, steps []image.Step,
+func (w *Worker) RunSteps(ctx context.Context, tenant, root string, env map[string]string, steps []image.Step,
 	output func(step int, line string), layer io.Writer) error {
 	rec := builderRecord(newID(w.Prefix), env)
 	s, err := w.create(ctx, rec, root)
@@ -32,11 +32,14 @@ func (w *Worker) RunSteps(ctx context.Context, root string, env map[string]strin
 		return err
 	}
 	defer func() { _ = w.end(s, ending{state: innerdock.StateTerminated}) }() // logged there
+	pip := w.pipUse(s, tenant)
 	for i, step := range steps {
-		if err := s.runStep(ctx, i, step, output); err != nil {
+		if err := s.runStep(ctx, i, pip.step(ctx, step), output); err != nil {
+			pip.keep(ctx)
 			return err
 		}
 	}
+	pip.keep(ctx)
 	return w.upperLayer(ctx, s.id, upper.ToLayer, layer)
 }
 

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -234,17 +235,19 @@ func (w *Worker) endIdle(t *tenantBuilds, b *builder) {
 	}
 }
 
-// EndBuilder ends a tenant's builder with its cache, and what is built in it.
+// EndBuilder ends a tenant's builder with its cache, and what is built in it, and
+// removes the tenant's cache of pip.
 func (w *Worker) EndBuilder(tenant string) error {
 	t := w.builders.tenant(tenant)
 	w.builders.mu.Lock()
 	b := t.builder
 	t.builder = nil
 	w.builders.mu.Unlock()
-	if b == nil {
-		return nil
+	err := w.pip.Remove(tenant)
+	if b != nil {
+		err = errors.Join(err, w.end(b.sandbox, ending{state: innerdock.StateTerminated}))
 	}
-	return w.end(b.sandbox, ending{state: innerdock.StateTerminated})
+	return err
 }
 
 // BuildDockerfile implements image.Builder.

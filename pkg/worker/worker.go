@@ -32,6 +32,7 @@ import (
 	"github.com/innerdock/innerdock/pkg/store"
 	"github.com/innerdock/innerdock/pkg/worker/agentbin"
 	"github.com/innerdock/innerdock/pkg/worker/broadcast"
+	"github.com/innerdock/innerdock/pkg/worker/pipcache"
 	"github.com/innerdock/innerdock/pkg/worker/template"
 )
 
@@ -72,6 +73,7 @@ type Config struct {
 	BuildTime   time.Duration // of one Dockerfile; default DefaultBuildTime
 	BuilderIdle time.Duration // after which a builder ends; default DefaultBuilderIdle
 	BuilderDisk int64         // bytes of a builder's disk, its cache included; default DefaultBuilderDisk
+	PipCache    int64         // bytes of what pip downloads that are kept for each tenant; 0: none
 }
 
 // keepEnded is how many ended sandboxes, with their logs, are remembered.
@@ -87,6 +89,7 @@ type Worker struct {
 	wg       sync.WaitGroup
 
 	templates  *template.Store // nil: all starts are cold
+	pip        *pipcache.Store
 	maker      maker
 	pools      pools
 	builders   builders
@@ -117,6 +120,9 @@ func Open(ctx context.Context, cfg Config) (*Worker, error) {
 	if w.agentDir, err = agentbin.Install(filepath.Join(cfg.Data, "agent")); err != nil {
 		return nil, err
 	}
+	if w.pip, err = pipcache.Open(filepath.Join(cfg.Data, "pip"), w.PipCache); err != nil {
+		return nil, err
+	}
 	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := w.reconcile(ctx); err != nil {
 		return nil, errors.Join(err, w.Close())
@@ -126,6 +132,7 @@ func Open(ctx context.Context, cfg Config) (*Worker, error) {
 	}
 	w.wg.Go(w.guardDisks)
 	w.wg.Go(w.retain)
+	w.wg.Go(w.trimPip)
 	return w, nil
 }
 

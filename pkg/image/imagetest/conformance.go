@@ -57,7 +57,7 @@ func (c conformance) run(t *testing.T, output func(int, string), commands ...str
 		output = func(step int, line string) { t.Logf("step %d: %s", step, line) }
 	}
 	var layer bytes.Buffer
-	err := c.runner.RunSteps(t.Context(), c.root, stepEnv, sh(commands...), output, &layer)
+	err := c.runner.RunSteps(t.Context(), "", c.root, stepEnv, sh(commands...), output, &layer)
 	return layer.Bytes(), err
 }
 
@@ -212,7 +212,7 @@ func (c conformance) output(t *testing.T) {
 func (c conformance) environment(t *testing.T) {
 	var got []string
 	env := map[string]string{"PATH": stepEnv["PATH"], "HOME": "/root", "ODD": "a b=$c\"'\nd"}
-	err := c.runner.RunSteps(t.Context(), c.root, env,
+	err := c.runner.RunSteps(t.Context(), "", c.root, env,
 		sh(`printf '<%s>\n' "$ODD"`, `test -f etc/debian_version && id -u`, `export LOST=1; cd etc`, `echo "[$LOST]"; test -d etc`),
 		func(step int, line string) { got = append(got, line) }, &bytes.Buffer{})
 	if err != nil {
@@ -236,7 +236,7 @@ func (c conformance) failures(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var layer bytes.Buffer
-			err := c.runner.RunSteps(t.Context(), c.root, stepEnv, tc.steps, func(int, string) {}, &layer)
+			err := c.runner.RunSteps(t.Context(), "", c.root, stepEnv, tc.steps, func(int, string) {}, &layer)
 			var failed *image.StepError
 			if !errors.As(err, &failed) || failed.Step != tc.step || failed.ExitCode != tc.code {
 				t.Errorf("the error is %v, want step %d with code %d", err, tc.step, tc.code)
@@ -253,7 +253,7 @@ func (c conformance) cancel(t *testing.T) {
 	defer cancel()
 	started := func(int, string) { cancel() }
 	begin := time.Now()
-	err := c.runner.RunSteps(ctx, c.root, stepEnv, sh("echo started; sleep 300"), started, &bytes.Buffer{})
+	err := c.runner.RunSteps(ctx, "", c.root, stepEnv, sh("echo started; sleep 300"), started, &bytes.Buffer{})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("the error is %v, want %v", err, context.Canceled)
 	}

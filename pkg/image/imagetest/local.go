@@ -53,7 +53,7 @@ func (r *LocalRunner) lower(root string) (string, error) {
 }
 
 // RunSteps implements image.Runner.
-func (r *LocalRunner) RunSteps(ctx context.Context, root string, env map[string]string, steps []image.Step,
+func (r *LocalRunner) RunSteps(ctx context.Context, _, root string, env map[string]string, steps []image.Step,
 	output func(int, string), layer io.Writer,
 ) (err error) {
 	dir, err := os.MkdirTemp(r.Dir, "runner-")

@@ -146,6 +146,25 @@ def test_credentials(
     assert request["credentials"] == {"username": username, "password": password}
 
 
+def test_credentials_of_a_dockerfile(tmp_path: Path) -> None:
+    file = tmp_path / "Dockerfile"
+    file.write_text("FROM registry.example.com/base\n")
+    me = {"username": "me", "password": "x"}
+    one = Image.from_dockerfile(file, credentials=("me", "x"))
+    assert one._request()["credentials"] == me
+    accounts: Any = {"registry.example.com": ("me", "x"), "localhost:5000": me}
+    both = Image.from_dockerfile(file, credentials=accounts)
+    request = both.add_commands(["true"])._request()
+    assert request["registry_credentials"] == {"registry.example.com": me, "localhost:5000": me}
+    assert "credentials" not in request
+    assert len({one, both, Image.from_dockerfile(file)}) == 3
+    assert "'x'" not in repr(both) + str(both.to_dict())
+    wrong: Any
+    for wrong in ({"docker.io": ("me", "x"), "username": "me"}, {"docker.io": None}):
+        with pytest.raises(InvalidRequestError, match="by registry"):
+            Image.from_dockerfile(file, credentials=wrong)
+
+
 def test_secrets_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image().with_secrets(["TOKEN"])
     monkeypatch.delenv("TOKEN", raising=False)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from . import _definitionchecks as checks
 from ._context import Source
-from ._definitionchecks import Credentials, Environment, Packages
+from ._definitionchecks import Accounts, Credentials, Environment, Packages
 from ._errors import InvalidRequestError
 
 Self = TypeVar("Self", bound="ImageDefinition")
@@ -72,6 +72,7 @@ class ImageDefinition:
             else {"base_image": checks.text("base_image", base_image)}
         )
         self._account = checks.account(base_image_creds)
+        self._registries: Mapping[str, dict[str, str]] = {}
         self._env: Mapping[str, str] = checks.environment(env_vars)
         self._secrets: Mapping[str, str | None] = {}
         self._docker_images: tuple[str, ...] = ()
@@ -104,12 +105,17 @@ class ImageDefinition:
         context_dir: str | os.PathLike[str] | None = None,
         target: str | None = None,
         build_args: Mapping[str, str] | None = None,
+        credentials: Accounts | None = None,
     ) -> Self:
         """Returns the image that a Dockerfile of this machine makes.
 
         COPY and ADD take files from context_dir, by default the Dockerfile's own
         directory, without what its .dockerignore leaves out. target is the stage to
         build, by default the last.
+
+        credentials, as from_registry() takes them, are an account at the registry that
+        the bases come from, Docker Hub only if there is no other; or a dict of accounts
+        by registry: ``{"registry.example.com": ("me", password)}``.
         """
         file = _local("from_dockerfile", path)
         if not file.is_file():
@@ -120,6 +126,7 @@ class ImageDefinition:
         source = Source(context.resolve(), ignore_file=f"{file.name}.dockerignore")
         image = cls()
         image._base = {}
+        image._account, image._registries = checks.accounts(credentials)
         image._dockerfile = Dockerfile(
             file,
             source,
@@ -311,6 +318,8 @@ class ImageDefinition:
         request = self._described()
         if self._account is not None:
             request["credentials"] = self._account
+        if self._registries:
+            request["registry_credentials"] = dict(self._registries)
         if self._secrets:
             request["secret_values"] = checks.reveal(self._secrets)
         return request
@@ -362,8 +371,8 @@ class ImageDefinition:
         if self._id is not None:
             return self._id
         local = [repr(self._dockerfile), *map(repr, self._files)] if self._sources() else []
-        account = {"account": sorted(self._account.items())} if self._account else {}
-        return json.dumps({**self.to_dict(), **account, "local": local}, sort_keys=True)
+        accounts = {"account": self._account, "registries": self._registries}
+        return json.dumps({**self.to_dict(), **accounts, "local": local}, sort_keys=True)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ImageDefinition) and self._key() == other._key()

@@ -7,13 +7,14 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Union, cast
 
 from ._errors import InvalidRequestError, UnsupportedError
 
 Packages = Union[Iterable[str], str, "os.PathLike[str]"]
 Environment = Union[Mapping[str, str], Iterable[str], str]
 Credentials = Union[Mapping[str, str], Iterable[str]]
+Accounts = Union[Credentials, Mapping[str, Credentials]]
 
 DOCKER_SOURCES = ("auto", "docker-ce", "distro")
 
@@ -253,6 +254,28 @@ def account(credentials: Credentials | None) -> dict[str, str] | None:
             "credentials have a username and a password: {'username': …, 'password': …}"
         )
     return found
+
+
+def accounts(
+    credentials: Accounts | None,
+) -> tuple[dict[str, str] | None, dict[str, dict[str, str]]]:
+    """Returns the one account that credentials are, or those of a dict, by registry."""
+    if not isinstance(credentials, Mapping) or not any(map(_is_registry, credentials)):
+        return account(cast("Credentials | None", credentials)), {}
+    found: dict[str, dict[str, str]] = {}
+    for registry, given in credentials.items():
+        one = account(cast("Credentials", given)) if _is_registry(registry) else None
+        if one is None:
+            raise InvalidRequestError(
+                "credentials by registry: {'registry.example.com': (name, password), …}"
+            )
+        found[registry] = one
+    return None, found
+
+
+def _is_registry(name: object) -> bool:
+    """Tells a registry from the name of a variable."""
+    return isinstance(name, str) and (name == "localhost" or "." in name or ":" in name)
 
 
 def arguments(args: Mapping[str, str] | None) -> dict[str, str]:
