@@ -35,6 +35,7 @@ type hub struct {
 	mu      sync.Mutex
 	asked   []string // method and path, below a repository
 	answer  int      // instead of a manifest, unless 0
+	account string   // NAME:PASSWORD that is wanted, unless ""
 }
 
 func newHub(t *testing.T) *hub { return &hub{handler: registrytest.New(t)} }
@@ -44,8 +45,13 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.Contains(r.URL.Path, "/manifests/") || strings.Contains(r.URL.Path, "/blobs/") {
 		h.asked = append(h.asked, r.Method+" "+r.URL.Path)
 	}
-	answer := h.answer
+	answer, account := h.answer, h.account
 	h.mu.Unlock()
+	if name, password, _ := r.BasicAuth(); account != "" && name+":"+password != account {
+		w.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
 	if answer != 0 && strings.Contains(r.URL.Path, "/manifests/") {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(answer)
@@ -233,6 +239,13 @@ func (h *hub) fail(status int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.answer = status
+}
+
+// demand wants an account from now on.
+func (h *hub) demand(name, password string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.account = name + ":" + password
 }
 
 // count counts the requests of a method whose path ends in, or contains, part.

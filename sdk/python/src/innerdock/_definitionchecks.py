@@ -261,7 +261,7 @@ def accounts(
 ) -> tuple[dict[str, str] | None, dict[str, dict[str, str]]]:
     """Returns the one account that credentials are, or those of a dict, by registry."""
     if not isinstance(credentials, Mapping) or not any(map(_is_registry, credentials)):
-        return account(cast("Credentials | None", credentials)), {}
+        return account(credentials), {}
     found: dict[str, dict[str, str]] = {}
     for registry, given in credentials.items():
         one = account(cast("Credentials", given)) if _is_registry(registry) else None
