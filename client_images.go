@@ -56,8 +56,8 @@ func writeBuild(form *multipart.Writer, def ImageDefinition, archive io.Reader) 
 	return form.Close()
 }
 
-// EndBuilder ends the caller's builder, and its cache with it. Builds that run
-// fail; the next one starts another builder.
+// EndBuilder ends the caller's builder, and its cache with it, and removes what pip
+// has kept. Builds that run fail; the next one starts another builder.
 func (c *Client) EndBuilder(ctx context.Context) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: "/v1/builder"})
 }

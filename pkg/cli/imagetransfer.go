@@ -233,8 +233,8 @@ func (a *app) imagePruneCommand() *cobra.Command {
 What was used in the last ten minutes stays. The server does the same by itself
 within its --image-max-age and --image-max-size.
 
---cache ends your builder with the cache of your builds instead, and removes no
-image. The server ends builders by itself, --builder-idle after the last build.`,
+--cache ends your builder with the cache of your builds instead, removes what pip
+has downloaded for your images, and no image. The server ends builders by itself, --builder-idle after the last build.`,
 		Example: `  innerdock image prune --unused-for 168h
   innerdock image prune --cache
   innerdock image prune --keep 20Gi --dry-run`,

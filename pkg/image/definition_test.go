@@ -1,6 +1,7 @@
 package image
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -134,11 +135,43 @@ func TestDockerImages(t *testing.T) {
 			t.Errorf("%.20q: %v", wrong, err)
 		}
 	}
-	built := innerdock.ImageDefinition{Dockerfile: &innerdock.ImageDockerfile{Text: "FROM debian"}, DockerImages: []string{"redis"}}
-	if _, err := newPlan(built); innerdock.CodeOf(err) != innerdock.CodeUnsupported {
-		t.Errorf("with a Dockerfile: %v", err)
-	}
 	if _, err := (&Store{}).Build(t.Context(), innerdock.ImageDefinition{BaseImage: "debian", DockerImages: []string{"redis"}}, nil); innerdock.CodeOf(err) != innerdock.CodeUnsupported {
 		t.Errorf("without a runner: %v", err)
+	}
+}
+
+// An image that pip has a part in is a tenant's own, and its other steps know no cache.
+func TestImagesOfPip(t *testing.T) {
+	pip := innerdock.ImageStep{PythonPackages: []string{"--no-deps", "requests"}}
+	command := innerdock.ImageStep{Command: "python3 -m pip install requests"}
+	of := func(tenant string, steps ...innerdock.ImageStep) (plan, string) {
+		t.Helper()
+		p, err := newPlan(innerdock.ImageDefinition{Steps: steps})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.tenant = tenant
+		id, err := p.id(resolution{Source: "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p, id
+	}
+	p, one := of("one", command, pip)
+	if _, two := of("two", command, pip); one == two {
+		t.Error("two tenants have one image")
+	}
+	_, one = of("one", command)
+	if _, two := of("two", command); one != two {
+		t.Error("without pip they have two")
+	}
+	if _, ok := p.steps[0].WithCache("/c"); ok {
+		t.Error("a command has the cache")
+	}
+	before := slices.Clone(p.steps[1].Args)
+	cached, ok := p.steps[1].WithCache("/c")
+	want := "python3 -m pip install --root-user-action=ignore --disable-pip-version-check --cache-dir /c --no-deps requests"
+	if !ok || strings.Join(cached.Args, " ") != want || !slices.Equal(p.steps[1].Args, before) {
+		t.Errorf("the command is %q, and was %q", cached.Args, p.steps[1].Args)
 	}
 }

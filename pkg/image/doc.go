@@ -6,7 +6,8 @@
 // Steps run as root inside a sandbox (Runner), never on the host; what they
 // changed becomes one more layer.
 //
-// An image's ID is a hash of its base's digest, its steps and its environment.
+// An image's ID is a hash of its base's digest, its steps and its environment, and
+// of its tenant if pip's cache, which is the tenant's, may be in it.
 // Tags are resolved once and remembered, so that a definition that was built
 // before is found without the network, in a few milliseconds.
 //

@@ -27,10 +27,10 @@ func (s *Store) Dockerfile(def innerdock.ImageDefinition) (string, error) {
 
 func (p plan) dockerfile() string {
 	f := &dockerfile{secrets: p.def.Secrets}
+	f.line(p.from()) // a Dockerfile's own first line may be for its reader
 	for _, ref := range p.images {
 		f.line("# its Docker has the image " + ref)
 	}
-	f.line(p.from())
 	if len(p.steps) > 0 {
 		f.line("USER root")
 		f.line("ARG DEBIAN_FRONTEND=noninteractive")

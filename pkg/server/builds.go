@@ -36,7 +36,7 @@ func (s *Server) addBuildFrom(tags []string) {
 	s.handleRaw(op, func(w http.ResponseWriter, r *http.Request) { s.buildFrom(&op, w, r) })
 	handle(s, huma.Operation{
 		OperationID: "endBuilder", Method: http.MethodDelete, Path: "/v1/builder", Tags: tags, Summary: "End the builder",
-		Description: "Of the caller's tenant, with its cache. Builds that run in it fail; the next build starts another.", DefaultStatus: http.StatusNoContent,
+		Description: "Of the caller's tenant, with its cache, and what pip has kept for its images. Builds that run in it fail; the next build starts another.", DefaultStatus: http.StatusNoContent,
 	}, func(_ context.Context, who principal, _ *nothing) (*nothing, error) {
 		return nil, s.builders.EndBuilder(who.Tenant)
 	})

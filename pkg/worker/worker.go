@@ -120,7 +120,7 @@ func Open(ctx context.Context, cfg Config) (*Worker, error) {
 	if w.agentDir, err = agentbin.Install(filepath.Join(cfg.Data, "agent")); err != nil {
 		return nil, err
 	}
-	if w.pip, err = pipcache.Open(filepath.Join(cfg.Data, "pip"), w.PipCache); err != nil {
+	if w.pip, err = pipcache.Open(ctx, filepath.Join(cfg.Data, "pip"), w.PipCache); err != nil {
 		return nil, err
 	}
 	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))

@@ -204,7 +204,8 @@ func TestDockerImagesOnADockerfile(t *testing.T) {
 	}
 	if got := s.sh(t, sandbox.ID, "cat /length; docker run --rm --pull=never hello-world"); !strings.HasPrefix(got, "5\n") || !strings.Contains(got, "Hello from Docker!") {
 		t.Errorf("it says %q", got)
-	}	if _, err := s.client.Terminate(t.Context(), sandbox.ID); err != nil {
+	}
+	if _, err := s.client.Terminate(t.Context(), sandbox.ID); err != nil {
 		t.Error(err)
 	}
 }

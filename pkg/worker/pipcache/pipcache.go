@@ -58,14 +58,14 @@ type used struct {
 
 // Open opens the store in a directory of one server alone. A tenant's files may take
 // limit bytes; 0: nothing is kept.
-func Open(dir string, limit int64) (*Store, error) {
+func Open(ctx context.Context, dir string, limit int64) (*Store, error) {
 	s := &Store{dir: dir, limit: limit, used: map[string]used{}}
 	err := os.RemoveAll(filepath.Join(dir, making)) // of a server that was killed
 	if err == nil {
 		err = os.MkdirAll(filepath.Join(dir, making), 0o700)
 	}
 	if err == nil {
-		err = s.Trim(context.Background())
+		err = s.Trim(ctx)
 	}
 	if err != nil {
 		return nil, innerdock.Internal(err, "opening pip's cache")

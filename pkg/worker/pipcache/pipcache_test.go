@@ -14,7 +14,7 @@ import (
 
 func open(t *testing.T, dir string, limit int64) *Store {
 	t.Helper()
-	s, err := Open(dir, limit)
+	s, err := Open(t.Context(), dir, limit)
 	if err != nil {
 		t.Fatal(err)
 	}
