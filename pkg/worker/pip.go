@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"path"
@@ -79,13 +80,14 @@ func (p *pipUse) keep(ctx context.Context) {
 	defer cancel()
 	list, err := p.script(ctx, "new", pipDir)
 	for name := range strings.SplitSeq(list, "\n") {
-		if err != nil || freeDisk(p.lent) < hostReserve {
+		if ctx.Err() != nil || freeDisk(p.lent) < hostReserve {
 			break
 		}
-		if pipcache.Path(name) {
-			files++
-			err = p.keepFile(ctx, name)
+		if !pipcache.Path(name) {
+			continue
 		}
+		files++
+		err = cmp.Or(p.keepFile(ctx, name), err) // the others may be sound
 	}
 	p.log.Debug("pip's cache", "new", files, "seconds", time.Since(began).Seconds(), "error", err)
 }

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/pkg/worker/pipcache"
 )
 
 // wheels is an index of Python packages that counts how often each was fetched.
@@ -164,4 +167,53 @@ func TestPipKeepsWhatItFetched(t *testing.T) {
 	}
 	build(s.client, "first:1 third:1", index.install("first", "third"))
 	build(other, "third:1", index.install("first", "third"))
+}
+
+// A step that writes into pip's cache what is not pip's neither fills the server's
+// disk nor puts anything on it but files of pip's names, and the next build works.
+func TestHostileStepsInPipsCache(t *testing.T) {
+	index := newWheels(t, "first", "second")
+	host, _, _ := strings.Cut(index.address, ":")
+	const room = 4 << 20
+	s := builds(t, "--allow", host+"/32", "--pip-cache", "4Mi")
+	const hostile = `cd /tmp/.innerdock-pip && mkdir -p http wheels/a selfcheck "$(printf 'http/new\nline')" ../up
+mkfifo http/fifo; ln -s /etc/shadow http/link; ln -s /proc/kmsg wheels/a/kmsg; ln -s ../../.. http/dir
+for name in 'http/a b' 'http/a,b' http/... http/-rf selfcheck/x http/ü "$(printf 'http/new\nline/x')" ../up/x; do echo x > "$name"; done
+deep=http; for i in $(seq 200); do deep=$deep/d; mkdir $deep; done; echo x > $deep/x
+for i in $(seq 7); do head -c 1000000 /dev/urandom > http/large$i; done; head -c 5000000 /dev/zero > http/larger`
+	for _, steps := range [][]innerdock.ImageStep{
+		{index.install("first"), {Command: hostile}},
+		{index.install("first", "second")},
+	} {
+		var log buildLog
+		image, err := s.client.BuildImage(t.Context(), innerdock.ImageDefinition{PythonVersion: "python3.11", Steps: steps, Env: map[string]string{"RUN": s.dir}}, log.add)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, log.String())
+		}
+		if err := s.client.RemoveImage(t.Context(), image.ID); err != nil {
+			t.Error(err)
+		}
+		var size int64
+		large := 0
+		err = filepath.WalkDir(filepath.Join(s.data(), "pip"), func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			if !info.Mode().IsRegular() || !pipcache.Path(strings.ReplaceAll(d.Name(), ",", "/")) {
+				t.Errorf("the server has %s %q", info.Mode(), path)
+			}
+			if strings.HasPrefix(d.Name(), "http,large") {
+				large++
+			}
+			size += info.Size()
+			return nil
+		})
+		if err != nil || size > room || large == 0 {
+			t.Errorf("it has %d bytes in pip's cache, %d files of the step, %v", size, large, err)
+		}
+	}
 }
