@@ -41,6 +41,7 @@ func (s *server) inBuilder(t *testing.T, script string) string {
 // registry, those of several by name, and by command those that docker login has
 // left. They are in the builder for that build alone, and nowhere else.
 func TestABuildWithAnAccount(t *testing.T) {
+	t.Parallel()
 	private, certificate, at := newPrivateRegistry(t)
 	address := at.String()
 	private.push(t, "team/base:1")
@@ -138,21 +139,25 @@ func TestABuildWithAnAccount(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		t.Setenv("DOCKER_CONFIG", dir)
-		if got := s.cli(t, nil, "image", "build", dir); got.code == 0 {
-			t.Errorf("without an account: %+v", got)
+		build := func(stdin, auths string, flags ...string) (id, log string, err error) {
+			var out, says bytes.Buffer
+			cmd := s.command(t.Context(), append([]string{"image", "build", dir}, flags...)...)
+			cmd.Env = append(cmd.Env, "DOCKER_CONFIG="+dir, "DOCKER_AUTH_CONFIG="+auths)
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &says
+			err = cmd.Run()
+			return out.String(), says.String(), err
 		}
-		t.Setenv("DOCKER_AUTH_CONFIG", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, address, hidden[1]))
-		got := s.cli(t, nil, "image", "build", dir)
-		if got.code != 0 || strings.Contains(got.stderr, password) {
-			t.Fatalf("%+v", got)
+		if _, log, err := build("", ""); err == nil {
+			t.Errorf("without an account it was built:\n%s", log)
 		}
-		t.Setenv("DOCKER_AUTH_CONFIG", "")
-		again := s.cli(t, strings.NewReader(password+"\n"), "image", "build", "--username", "me", "--password-stdin", dir)
-		if again.code != 0 || again.stdout != got.stdout {
-			t.Errorf("the image of the same account is %+v, and was %+v", again, got)
+		id, log, err := build("", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, address, hidden[1]))
+		if err != nil {
+			t.Fatalf("%v\n%s", err, log)
 		}
-		clean(t, got.stderr)
+		if again, log, err := build(password+"\n", "", "--username", "me", "--password-stdin"); err != nil || again != id {
+			t.Errorf("with a password the image is %s, not %s: %v\n%s", again, id, err, log)
+		}
+		clean(t, log)
 	})
 	t.Run("after a kill", func(t *testing.T) {
 		begun, result := make(chan struct{}), make(chan error, 1)

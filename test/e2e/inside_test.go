@@ -158,6 +158,7 @@ func TestDockerImagesThatCannotBe(t *testing.T) {
 
 // What BuildKit has built gets Docker images as well, and is found again with them.
 func TestDockerImagesOnADockerfile(t *testing.T) {
+	t.Parallel()
 	s := builds(t)
 	def := innerdock.ImageDefinition{
 		Dockerfile: s.once("FROM python:3.11\nRUN --mount=type=secret,id=WORD wc -c < /run/secrets/WORD > /length\n"),

@@ -113,6 +113,7 @@ func (w *wheels) install(names ...string) innerdock.ImageStep {
 // what pip has kept for the tenant, also after the server was killed. Another tenant
 // fetches all, what is kept is no part of the image, and is removed with the builder.
 func TestPipKeepsWhatItFetched(t *testing.T) {
+	t.Parallel()
 	index := newWheels(t, "first", "second", "third")
 	host, _, _ := strings.Cut(index.address, ":")
 	s := builds(t, "--allow", host+"/32")
@@ -172,6 +173,7 @@ func TestPipKeepsWhatItFetched(t *testing.T) {
 // A step that writes into pip's cache what is not pip's neither fills the server's
 // disk nor puts anything on it but files of pip's names, and the next build works.
 func TestHostileStepsInPipsCache(t *testing.T) {
+	t.Parallel()
 	index := newWheels(t, "first", "second")
 	host, _, _ := strings.Cut(index.address, ":")
 	const room = 4 << 20
