@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +50,7 @@ type Network interface {
 type Images interface {
 	Get(ctx context.Context, id string) (innerdock.Image, error)
 	Root(id string) string
+	Build(ctx context.Context, def innerdock.ImageDefinition, progress func(event string, e innerdock.BuildEvent)) (innerdock.Image, error)
 	Export(ctx context.Context, id string, begin func(), archive io.Writer) error
 	Import(ctx context.Context, archive io.Reader, progress func(event string, e innerdock.BuildEvent)) (innerdock.Image, error)
 	Commit(ctx context.Context, parent, by string, write func(layer io.Writer) error) (innerdock.Image, error)
@@ -65,6 +67,8 @@ type Config struct {
 	Logger  *slog.Logger
 
 	Policy SnapshotPolicy
+
+	DeclaredPools []DeclaredPool // that there are besides those of the store
 
 	RuntimeBuild string // names the very runtime that checkpoints are made with
 	TemplateRoom int64  // bytes of disk for the templates of warm starts; 0: all starts are cold
@@ -89,6 +93,7 @@ type Worker struct {
 	templates  *template.Store // nil: all starts are cold
 	maker      maker
 	pools      pools
+	declared   []*pool // by the configuration
 	builders   builders
 	stopMaking context.CancelFunc
 	making     sync.WaitGroup
@@ -114,6 +119,9 @@ func Open(ctx context.Context, cfg Config) (*Worker, error) {
 		}
 	}
 	var err error
+	if w.declared, err = w.declarePools(); err != nil {
+		return nil, err
+	}
 	if w.agentDir, err = agentbin.Install(filepath.Join(cfg.Data, "agent")); err != nil {
 		return nil, err
 	}
@@ -137,6 +145,7 @@ func (w *Worker) UseImages(images Images) {
 	ctx, w.stopMaking = context.WithCancel(w.ctx)
 	w.making.Go(func() { w.make(ctx) })
 	w.making.Go(func() { w.keepPools(ctx) })
+	w.making.Go(func() { w.findImages(ctx) })
 }
 
 // ImagesInUse says what needs an image, by the image's ID: a live sandbox that was
@@ -158,7 +167,7 @@ func (w *Worker) ImagesInUse(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range pools {
+	for _, p := range slices.Concat(pools, w.Pools()) { // the latter are more by those that are declared
 		used[p.Image] = "pool " + p.ID
 	}
 	for _, rec := range records {
