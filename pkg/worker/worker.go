@@ -28,6 +28,7 @@ import (
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
+	"github.com/innerdock/innerdock/pkg/durable"
 	"github.com/innerdock/innerdock/pkg/network"
 	"github.com/innerdock/innerdock/pkg/runtime"
 	"github.com/innerdock/innerdock/pkg/store"
@@ -117,6 +118,11 @@ func Open(ctx context.Context, cfg Config) (*Worker, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, innerdock.Internal(err, "preparing the data directory")
 		}
+	}
+	// A sandbox's file loses its name as soon as it is made. One that has its name was
+	// made by a command of runsc that was killed in between.
+	if err := durable.Sweep(w.ScratchDir(), func(string) bool { return false }); err != nil {
+		return nil, innerdock.Internal(err, "removing what a killed runsc has left")
 	}
 	var err error
 	if w.declared, err = w.declarePools(); err != nil {
