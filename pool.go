@@ -18,7 +18,7 @@ type PoolSpec struct {
 // a request that they fit.
 type Pool struct {
 	ID        string        `json:"id"`
-	Image     string        `json:"image"`
+	Image     string        `json:"image" doc:"Empty while that of a declared pool is being built."`
 	Size      int           `json:"size" doc:"How many are to be ready."`
 	Ready     int           `json:"ready" doc:"How many are."`
 	Memory    int64         `json:"memory" doc:"Bytes."`
@@ -26,5 +26,6 @@ type Pool struct {
 	Docker    bool          `json:"docker"`
 	Profile   DockerProfile `json:"profile,omitempty" doc:"Of Docker."`
 	Reason    string        `json:"reason,omitempty" doc:"Why fewer are ready, when it is not for the moment only."`
+	Declared  bool          `json:"declared,omitempty" doc:"The server's configuration asks for it; it cannot be deleted."`
 	CreatedAt time.Time     `json:"created_at"`
 }

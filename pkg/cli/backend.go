@@ -99,7 +99,7 @@ func openBackend(ctx context.Context, cfg serverConfig) (_ *parts, err error) {
 	w, err := worker.Open(ctx, worker.Config{
 		Data: cfg.Data, Prefix: prefix, Store: db, Runtime: rt, Network: nw,
 		Mirror: "http://" + mirror.String(), Logger: cfg.Log, RuntimeBuild: build, TemplateRoom: cfg.Templates,
-		BuildTime: cfg.Builds.time, BuilderIdle: cfg.Builds.idle, BuilderDisk: cfg.Builds.size, PipCache: cfg.Builds.pipSize, Policy: cfg.Snapshots})
+		BuildTime: cfg.Builds.time, BuilderIdle: cfg.Builds.idle, BuilderDisk: cfg.Builds.size, PipCache: cfg.Builds.pipSize, Policy: cfg.Snapshots, DeclaredPools: cfg.Pools})
 	if err != nil {
 		return nil, err
 	}

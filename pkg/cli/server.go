@@ -33,6 +33,7 @@ type serverConfig struct {
 	Templates int64 // bytes for the templates of warm starts; 0: none
 	Builds    buildFlags
 	Snapshots worker.SnapshotPolicy
+	Pools     []worker.DeclaredPool
 	Registry  registry.Config
 	Prune     innerdock.ImagePrune
 	Mirrors   map[string][]name.Registry
@@ -45,7 +46,7 @@ type serverConfig struct {
 // serverFlags are the flags as they are written.
 type serverFlags struct {
 	data, socket, tlsCert, tlsKey, runsc, images, pool, templates, logFormat, logLevel string
-	listen, hostnames, allow                                                           []string
+	listen, hostnames, allow, pools                                                    []string
 	registry                                                                           registryFlags
 	image                                                                              imageStoreFlags
 	builds                                                                             buildFlags
@@ -66,7 +67,8 @@ ten seconds to finish, and sandboxes live on for the next server to adopt. A
 second signal stops it at once.`,
 		Example: `  sudo innerdock server
   sudo innerdock server --listen 127.0.0.1:7070
-  sudo innerdock server --listen :7070 --tls-cert cert.pem --tls-key key.pem`,
+  sudo innerdock server --listen :7070 --tls-cert cert.pem --tls-key key.pem
+  sudo innerdock server --pool-of python3.11,docker,size=10,memory=4Gi`,
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
@@ -83,6 +85,7 @@ second signal stops it at once.`,
 	flags.image.add(f)
 	flags.snapshot.add(f)
 	f.StringVar(&flags.templates, "templates", "4Gi", "how much the templates take that sandboxes are restored from; 0 starts every sandbox cold")
+	f.StringArrayVar(&flags.pools, "pool-of", nil, poolForm+": sandboxes to keep ready, as innerdock pool create does, for as long as the server is started so (repeatable)")
 	flags.builds.add(f)
 	flags.registry.add(f)
 	f.StringVar(&flags.logFormat, "log-format", "text", "text or json")
@@ -150,6 +153,9 @@ func (a *app) serverConfig(flags *serverFlags) (serverConfig, error) {
 		if cfg.Templates, err = innerdock.ParseQuantity("--templates", flags.templates); err != nil {
 			return cfg, err
 		}
+	}
+	if cfg.Pools, err = declaredPools(flags.pools); err != nil {
+		return cfg, err
 	}
 	if cfg.Builds, err = flags.builds.checked(); err != nil {
 		return cfg, err

@@ -18,7 +18,7 @@ type snapshotFlags struct {
 
 func (s *snapshotFlags) add(f *pflag.FlagSet) {
 	f.IntVar(&s.count, "snapshot-count", 100, "how many snapshots a tenant may have")
-	f.StringVar(&s.size, "snapshot-size", "", "how much they may take together, such as 50Gi (default: any amount)")
+	f.StringVar(&s.size, "snapshot-size", "", "how much they may take together with the sandboxes that are paused to the disk, such as 50Gi (default: any amount)")
 	f.DurationVar(&s.maxAge, "snapshot-max-age", 0, "how long a snapshot is kept; 0: until somebody removes it")
 	f.IntVar(&s.keep, "snapshot-keep", 0, "how many of the last snapshots of a sandbox are kept; 0: all")
 }

@@ -22,6 +22,7 @@ type Record struct {
 	Shape    int64                 `json:"shape,omitempty"`   // bytes of memory that the limits inside are made for; 0: by Memory
 	Pool     string                `json:"pool,omitempty"`    // that it waits in: nobody has it
 	Build    string                `json:"build,omitempty"`   // of the runtime and agent that its memory on the disk fits
+	OnDisk   int64                 `json:"on_disk,omitempty"` // bytes of that memory; while it is written, those that it will have at least
 	Builder  string                `json:"builder,omitempty"` // the tenant whose Dockerfiles it builds
 	Moved    bool                  `json:"moved,omitempty"`   // its checkpoint was taken by another server
 }
@@ -104,31 +105,52 @@ func freeIndex(ctx context.Context, tx *sql.Tx, capacity int) (int, error) {
 // has ended gives back its name and its subnet.
 func (s *Store) Update(ctx context.Context, id string, change func(*Record) error) (Record, error) {
 	var rec Record
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
-		var err error
-		rec, err = scan(tx.QueryRowContext(ctx, `SELECT document FROM sandboxes WHERE id = ?`, id), id)
-		if err != nil {
-			return err
-		}
-		before := rec.State
-		if err := change(&rec); err != nil {
-			return err
-		}
-		if err := before.To(rec.State); err != nil {
-			return err
-		}
-		document, err := json.Marshal(rec)
-		if err != nil {
-			return innerdock.Internal(err, "encoding a sandbox")
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE sandboxes SET live = ?, document = ? WHERE id = ?`,
-			!rec.State.Ended(), string(document), id)
-		if err != nil {
-			return innerdock.Internal(err, "storing a sandbox")
-		}
-		return nil
+	err := s.inTx(ctx, func(tx *sql.Tx) (err error) {
+		rec, err = update(ctx, tx, id, change)
+		return err
 	})
 	return rec, err
+}
+
+// Occupy is Update of a sandbox whose memory takes so many bytes of the disk from
+// now on. What does not fit into its tenant's quota is CodeExhausted.
+func (s *Store) Occupy(ctx context.Context, id string, bytes int64, quota Quota, change func(*Record) error) (Record, error) {
+	var rec Record
+	err := s.inTx(ctx, func(tx *sql.Tx) (err error) {
+		rec, err = update(ctx, tx, id, func(r *Record) error {
+			r.OnDisk = bytes
+			return change(r)
+		})
+		if err != nil {
+			return err
+		}
+		return quota.room(ctx, tx, rec.Tenant, id, bytes)
+	})
+	return rec, err
+}
+
+func update(ctx context.Context, tx *sql.Tx, id string, change func(*Record) error) (Record, error) {
+	rec, err := scan(tx.QueryRowContext(ctx, `SELECT document FROM sandboxes WHERE id = ?`, id), id)
+	if err != nil {
+		return rec, err
+	}
+	before := rec.State
+	if err := change(&rec); err != nil {
+		return rec, err
+	}
+	if err := before.To(rec.State); err != nil {
+		return rec, err
+	}
+	document, err := json.Marshal(rec)
+	if err != nil {
+		return rec, innerdock.Internal(err, "encoding a sandbox")
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE sandboxes SET live = ?, document = ? WHERE id = ?`,
+		!rec.State.Ended(), string(document), id)
+	if err != nil {
+		return rec, innerdock.Internal(err, "storing a sandbox")
+	}
+	return rec, nil
 }
 
 // Sandbox finds a tenant's sandbox by ID or, among the live ones, by name.

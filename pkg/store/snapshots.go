@@ -24,8 +24,9 @@ type Snapshot struct {
 	Profile  innerdock.DockerProfile `json:"profile,omitempty"`
 }
 
-// Quota is how many snapshots a tenant may have, and of how many bytes together;
-// 0 bytes are any number.
+// Quota is how many snapshots a tenant may have, and how many bytes they may take
+// together with the memories of its sandboxes that are paused to the disk; 0 bytes
+// are any number.
 type Quota struct {
 	Count int
 	Bytes int64
@@ -36,17 +37,35 @@ type Quota struct {
 // because it is gone in a moment.
 func (q Quota) check(ctx context.Context, tx *sql.Tx, snap Snapshot) error {
 	var have int
-	var bytes int64
-	err := tx.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(iif(document ->> 'fork', 0, document ->> 'size')), 0)
-		FROM snapshots WHERE tenant = ? AND id <> ?`, snap.Tenant, snap.ID).Scan(&have, &bytes)
+	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM snapshots WHERE tenant = ? AND id <> ?`, snap.Tenant, snap.ID).Scan(&have)
 	switch {
 	case err != nil:
 		return innerdock.Internal(err, "counting snapshots")
 	case have >= q.Count:
 		return innerdock.Errorf(innerdock.CodeExhausted, "you have %d snapshots, and %d are allowed; remove some (innerdock snapshot rm)", have, q.Count)
-	case q.Bytes > 0 && !snap.Fork && bytes+snap.Size > q.Bytes:
-		return innerdock.Errorf(innerdock.CodeExhausted, "your snapshots take %d MiB, one of %d MiB comes to that, and %d MiB are allowed; remove some (innerdock snapshot rm)",
-			bytes>>20, (snap.Size+1<<20-1)>>20, q.Bytes>>20)
+	case snap.Fork:
+		return nil
+	}
+	return q.room(ctx, tx, snap.Tenant, snap.ID, snap.Size)
+}
+
+// room refuses bytes on the disk that do not fit beside a tenant's others. The ID is
+// that of the snapshot or sandbox that they are for.
+func (q Quota) room(ctx context.Context, tx *sql.Tx, tenant, id string, size int64) error {
+	if q.Bytes == 0 {
+		return nil
+	}
+	var taken int64
+	err := tx.QueryRowContext(ctx, `SELECT
+		(SELECT coalesce(sum(iif(document ->> 'fork', 0, document ->> 'size')), 0) FROM snapshots WHERE tenant = ?1 AND id <> ?2) +
+		(SELECT coalesce(sum(document ->> 'on_disk'), 0) FROM sandboxes WHERE tenant = ?1 AND id <> ?2 AND live = 1)`, tenant, id).Scan(&taken)
+	if err != nil {
+		return innerdock.Internal(err, "adding up what snapshots take")
+	}
+	if taken+size > q.Bytes {
+		return innerdock.Errorf(innerdock.CodeExhausted,
+			"your snapshots and the sandboxes that are paused to the disk take %d MiB, %d MiB more are needed, and %d MiB are allowed; "+
+				"remove snapshots (innerdock snapshot rm), or resume or terminate sandboxes", taken>>20, (size+1<<20-1)>>20, q.Bytes>>20)
 	}
 	return nil
 }

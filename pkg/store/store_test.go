@@ -328,6 +328,41 @@ func TestSnapshotBytes(t *testing.T) {
 	}
 }
 
+// What a sandbox that is paused to the disk takes there counts with the snapshots,
+// for as long as it does.
+func TestMemoriesCountInTheQuota(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"))
+	quota := store.Quota{Count: 10, Bytes: 100}
+	for _, id := range []string{"a", "b"} {
+		if err := s.Insert(t.Context(), record(id, "one", ""), 9); err != nil {
+			t.Fatal(err)
+		}
+	}
+	occupy := func(id string, bytes int64) error {
+		_, err := s.Occupy(t.Context(), id, bytes, quota, func(*store.Record) error { return nil })
+		return err
+	}
+	snap := store.Snapshot{Tenant: "one"}
+	snap.ID, snap.Size = "s", 30
+	for _, err := range []error{occupy("a", 40), occupy("a", 60), s.InsertSnapshot(t.Context(), snap, quota)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantCode(t, occupy("b", 11), innerdock.CodeExhausted)
+	snap.Size = 41
+	wantCode(t, s.SnapshotReady(t.Context(), snap, quota), innerdock.CodeExhausted)
+	if rec, err := s.Sandbox(t.Context(), "one", "b"); err != nil || rec.OnDisk != 0 {
+		t.Errorf("what was refused counts: %+v, %v", rec, err)
+	}
+	if err := occupy("a", 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := occupy("b", 70); err != nil {
+		t.Error(err)
+	}
+}
+
 // A sandbox of a pool is given to one who asks, once; a name that is taken leaves
 // it where it is.
 func TestClaims(t *testing.T) {

@@ -144,18 +144,14 @@ func (w *Worker) start(ctx context.Context, s *sandbox, rec *store.Record, root 
 		return err
 	}
 	clock.lap("network")
-	if err := w.boot(ctx, s, w.runtimeSpec(rec, root, endpoint)); err != nil {
+	if err := w.awaken(ctx, s, rec, root, endpoint, clock); err != nil {
 		return err
 	}
-	clock.lap("runtime")
-	if err := w.greet(ctx, s, rec, endpoint); err != nil {
-		return err
-	}
-	clock.lap("agent")
+	w.beginDocker(s, *rec, endpoint)
 	stored, err := w.Store.Update(ctx, s.id, func(r *store.Record) error {
 		r.Address = endpoint.Address.Addr().String()
 		if s.from.own {
-			r.Docker, r.Persisted = rec.Docker, false
+			r.Docker, r.Persisted, r.OnDisk = s.dockerStatus(), false, 0
 		} else {
 			r.Timings, r.Start = clock.laps, s.from.kind()
 		}
@@ -168,8 +164,29 @@ func (w *Worker) start(ctx context.Context, s *sandbox, rec *store.Record, root 
 		return err
 	}
 	s.log.Info("sandbox is running", "seconds", time.Since(s.born).Seconds(), "start", stored.Start, "why", s.from.why)
-	w.beginDocker(s, stored, endpoint)
 	w.watchIdle(s, stored)
+	return nil
+}
+
+// awaken has PID 1 run and its agent configured. The agent is waited for from the
+// beginning: in a sandbox that is restored it runs before the runtime says so.
+func (w *Worker) awaken(ctx context.Context, s *sandbox, rec *store.Record, root string, endpoint network.Endpoint, clock *stopwatch) error {
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	greeted := make(chan error, 1)
+	go func() { greeted <- w.greet(waiting, s, rec, endpoint) }()
+	if err := w.boot(ctx, s, w.runtimeSpec(rec, root, endpoint)); err != nil {
+		cancel()
+		<-greeted
+		return err
+	}
+	clock.lap("runtime")
+	late := time.AfterFunc(agentTimeout, cancel)
+	defer late.Stop()
+	if err := <-greeted; err != nil {
+		return err
+	}
+	clock.lap("agent")
 	return nil
 }
 
@@ -209,7 +226,7 @@ func (w *Worker) runtimeSpec(rec *store.Record, root string, endpoint network.En
 
 // greet waits for the agent and tells it what it needs to know.
 func (w *Worker) greet(ctx context.Context, s *sandbox, rec *store.Record, endpoint network.Endpoint) error {
-	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.dead, cancel)()
 	err := s.agent.configure(ctx, wire.Configuration{

@@ -11,6 +11,7 @@ import (
 	"github.com/innerdock/innerdock/pkg/durable"
 	"github.com/innerdock/innerdock/pkg/runtime"
 	"github.com/innerdock/innerdock/pkg/store"
+	"github.com/innerdock/innerdock/pkg/worker/archive"
 )
 
 func (w *Worker) memoriesDir() string        { return filepath.Join(w.Data, "memories") }
@@ -39,12 +40,17 @@ func (w *Worker) forget(id string) error {
 // address and its disk. The caller holds both locks of it.
 //
 // The store has it as paused on disk once its memory is there as a whole; until
-// then it goes on if anything fails, and from then on nothing of it is needed.
+// then it goes on if anything fails, and from then on nothing of it is needed. Its
+// tenant's quota has room for what it wrote before anything is done, and for all of
+// it in the end.
 func (w *Worker) persist(ctx context.Context, s *sandbox) (innerdock.Sandbox, error) {
 	if err := w.checkHostDisk(); err != nil {
 		return innerdock.Sandbox{}, err
 	}
 	if _, err := w.stand(ctx, s, moving); err != nil { // its agent has a part in this
+		return innerdock.Sandbox{}, err
+	}
+	if _, err := w.Store.Occupy(ctx, s.id, s.filestores.Size(), w.quota(), unchanged); err != nil {
 		return innerdock.Sandbox{}, err
 	}
 	lasting := context.WithoutCancel(ctx)
@@ -55,13 +61,25 @@ func (w *Worker) persist(ctx context.Context, s *sandbox) (innerdock.Sandbox, er
 		s.log.Error("the sandbox could not be paused to the disk", "error", err)
 		undo, cancel := context.WithTimeout(lasting, endTimeout)
 		defer cancel()
-		undone := errors.Join(w.Runtime.Resume(undo, s.id), s.home.Open(), w.forget(s.id))
+		undone := errors.Join(w.Runtime.Resume(undo, s.id), s.home.Open(), w.forget(s.id), w.vacate(undo, s.id))
 		s.thaw(undo)
 		return innerdock.Sandbox{}, errors.Join(err, undone)
 	}
 	s.pauses.stands.Store(int32(persisted))
 	s.log.Info("sandbox is paused, and its memory on the disk")
 	return rec.Sandbox, w.park(lasting, s, rec)
+}
+
+// unchanged is a change to a record that is made for what comes with it.
+func unchanged(*store.Record) error { return nil }
+
+// vacate notes that there is no memory of a sandbox on the disk.
+func (w *Worker) vacate(ctx context.Context, id string) error {
+	_, err := w.Store.Update(ctx, id, func(r *store.Record) error {
+		r.OnDisk = 0
+		return nil
+	})
+	return err
 }
 
 // writeMemory brings a sandbox to the disk and leaves it paused.
@@ -77,10 +95,14 @@ func (w *Worker) writeMemory(ctx context.Context, s *sandbox) (rec store.Record,
 	if err := w.Runtime.Checkpoint(ctx, s.id, draft, runtime.GoOn); err != nil {
 		return rec, err
 	}
+	files, err := archive.Describe(draft)
+	if err != nil {
+		return rec, innerdock.Internal(err, "reading the memory of a sandbox")
+	}
 	if err := durable.Publish(draft, w.memoryDir(s.id)); err != nil {
 		return rec, innerdock.Internal(err, "keeping the memory of a sandbox")
 	}
-	return w.Store.Update(ctx, s.id, func(r *store.Record) error {
+	return w.Store.Occupy(ctx, s.id, archive.Manifest{Files: files}.Size(), w.quota(), func(r *store.Record) error {
 		r.State, r.Idle, r.Persisted, r.Build = innerdock.StatePaused, false, true, w.build()
 		return nil
 	})

@@ -54,25 +54,37 @@ func (p *pool) fits(rec *store.Record) bool {
 	return rec.Name == "" // without Docker, the agent may not change the hostname
 }
 
-// CreatePool has so many sandboxes be ready from now on.
-func (w *Worker) CreatePool(ctx context.Context, spec innerdock.PoolSpec) (innerdock.Pool, error) {
+// planPool checks what is asked for, but for the image.
+func (w *Worker) planPool(spec innerdock.PoolSpec) (innerdock.Pool, error) {
 	if spec.Size < 1 || spec.Size > min(innerdock.MaxPoolSize, w.Network.Capacity()) {
 		return innerdock.Pool{}, innerdock.Errorf(innerdock.CodeInvalid, "size: %d is not between 1 and the %d sandboxes that this server can have",
 			spec.Size, min(innerdock.MaxPoolSize, w.Network.Capacity()))
 	}
-	rec, err := w.plan(ctx, poolTenant, innerdock.SandboxSpec{Image: spec.Image, Memory: spec.Memory, Disk: spec.Disk, Docker: spec.Docker})
+	rec := &store.Record{}
+	err := planResources(rec, innerdock.SandboxSpec{Memory: spec.Memory, Disk: spec.Disk})
+	if err == nil {
+		err = planDocker(rec, spec.Docker)
+	}
+	return innerdock.Pool{ID: newID(w.Prefix), Size: spec.Size, Memory: rec.Memory, Disk: rec.Disk,
+		Docker: spec.Docker.Enabled, Profile: rec.Docker.Profile, CreatedAt: time.Now().UTC()}, err
+}
+
+// CreatePool has so many sandboxes be ready from now on.
+func (w *Worker) CreatePool(ctx context.Context, spec innerdock.PoolSpec) (innerdock.Pool, error) {
+	made, err := w.planPool(spec)
 	if err != nil {
 		return innerdock.Pool{}, err
 	}
-	p := &pool{Pool: innerdock.Pool{
-		ID: rec.ID, Image: rec.Image, Size: spec.Size, Memory: rec.Memory, Disk: rec.Disk,
-		Docker: spec.Docker.Enabled, Profile: rec.Docker.Profile, CreatedAt: rec.CreatedAt}}
-	if err := w.Store.InsertPool(ctx, p.Pool); err != nil {
+	image, err := w.images.Get(ctx, spec.Image)
+	if err != nil {
 		return innerdock.Pool{}, err
 	}
-	made := p.Pool
+	made.Image = image.ID
+	if err := w.Store.InsertPool(ctx, made); err != nil {
+		return innerdock.Pool{}, err
+	}
 	w.pools.mu.Lock()
-	w.pools.list = append(w.pools.list, p)
+	w.pools.list = append(w.pools.list, &pool{Pool: made})
 	w.pools.mu.Unlock()
 	w.pools.changed.Fire()
 	return made, nil
@@ -93,6 +105,9 @@ func (w *Worker) Pools() []innerdock.Pool {
 
 // DeletePool forgets a pool and ends what waits in it.
 func (w *Worker) DeletePool(ctx context.Context, id string) error {
+	if w.pools.isDeclared(id) {
+		return innerdock.Errorf(innerdock.CodeConflict, "pool %s is one of the server's --pool-of; start the server without that", id)
+	}
 	if err := w.Store.DeletePool(ctx, id); err != nil {
 		return err
 	}
@@ -120,8 +135,8 @@ func (w *Worker) endAll(sandboxes []*sandbox) error {
 	return errors.Join(failures...)
 }
 
-// keepPools fills the pools that the store knows, until ctx is done, and ends
-// what then waits in them.
+// keepPools fills the pools that the store knows, and those that are declared, until
+// ctx is done.
 func (w *Worker) keepPools(ctx context.Context) {
 	stored, err := w.Store.Pools(ctx)
 	if err != nil {
@@ -131,6 +146,7 @@ func (w *Worker) keepPools(ctx context.Context) {
 	for _, p := range stored {
 		w.pools.list = append(w.pools.list, &pool{Pool: p})
 	}
+	w.pools.list = append(w.pools.list, w.declared...)
 	w.pools.mu.Unlock()
 	tick := time.NewTicker(poolPace)
 	defer tick.Stop()
@@ -166,7 +182,7 @@ func (w *Worker) balance() {
 	defer w.pools.mu.Unlock()
 	for _, p := range w.pools.list {
 		p.ready = slices.DeleteFunc(p.ready, func(s *sandbox) bool { return s.ctx.Err() != nil })
-		if len(p.ready) >= p.Size || time.Now().Before(p.later) {
+		if p.Image == "" || len(p.ready) >= p.Size || time.Now().Before(p.later) {
 			continue
 		}
 		if p.Reason = ""; free < poolGrows {
@@ -352,7 +368,9 @@ func (w *Worker) become(ctx context.Context, s *sandbox, rec store.Record, clock
 		return err
 	}
 	clock.lap("runtime")
-	if err := w.greet(ctx, s, &rec, endpoint); err != nil {
+	greeting, cancel := context.WithTimeout(ctx, agentTimeout)
+	defer cancel()
+	if err := w.greet(greeting, s, &rec, endpoint); err != nil {
 		return err
 	}
 	clock.lap("agent")

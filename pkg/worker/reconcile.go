@@ -41,6 +41,11 @@ func (w *Worker) reconcile(ctx context.Context) error {
 	for _, rec := range records {
 		known[rec.ID] = true
 		onDisk[rec.ID] = standingOf(rec) == persisted
+		if rec.OnDisk > 0 && !onDisk[rec.ID] { // it was about to go there
+			if err := w.vacate(ctx, rec.ID); err != nil {
+				return err
+			}
+		}
 		if err := w.takeOver(ctx, rec, running, forking); err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ import (
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/agent/wire"
+	"github.com/innerdock/innerdock/pkg/durable"
 	"github.com/innerdock/innerdock/pkg/network"
 	"github.com/innerdock/innerdock/pkg/runtime"
 	"github.com/innerdock/innerdock/pkg/store"
@@ -50,6 +52,7 @@ type Network interface {
 type Images interface {
 	Get(ctx context.Context, id string) (innerdock.Image, error)
 	Root(id string) string
+	Build(ctx context.Context, def innerdock.ImageDefinition, progress func(event string, e innerdock.BuildEvent)) (innerdock.Image, error)
 	Export(ctx context.Context, id string, begin func(), archive io.Writer) error
 	Import(ctx context.Context, archive io.Reader, progress func(event string, e innerdock.BuildEvent)) (innerdock.Image, error)
 	Commit(ctx context.Context, parent, by string, write func(layer io.Writer) error) (innerdock.Image, error)
@@ -66,6 +69,8 @@ type Config struct {
 	Logger  *slog.Logger
 
 	Policy SnapshotPolicy
+
+	DeclaredPools []DeclaredPool // that there are besides those of the store
 
 	RuntimeBuild string // names the very runtime that checkpoints are made with
 	TemplateRoom int64  // bytes of disk for the templates of warm starts; 0: all starts are cold
@@ -92,6 +97,7 @@ type Worker struct {
 	pip        *pipcache.Store
 	maker      maker
 	pools      pools
+	declared   []*pool // by the configuration
 	builders   builders
 	stopMaking context.CancelFunc
 	making     sync.WaitGroup
@@ -116,7 +122,15 @@ func Open(ctx context.Context, cfg Config) (*Worker, error) {
 			return nil, innerdock.Internal(err, "preparing the data directory")
 		}
 	}
+	// A sandbox's file loses its name as soon as it is made. One that has its name was
+	// made by a command of runsc that was killed in between.
+	if err := durable.Sweep(w.ScratchDir(), func(string) bool { return false }); err != nil {
+		return nil, innerdock.Internal(err, "removing what a killed runsc has left")
+	}
 	var err error
+	if w.declared, err = w.declarePools(); err != nil {
+		return nil, err
+	}
 	if w.agentDir, err = agentbin.Install(filepath.Join(cfg.Data, "agent")); err != nil {
 		return nil, err
 	}
@@ -144,6 +158,7 @@ func (w *Worker) UseImages(images Images) {
 	ctx, w.stopMaking = context.WithCancel(w.ctx)
 	w.making.Go(func() { w.make(ctx) })
 	w.making.Go(func() { w.keepPools(ctx) })
+	w.making.Go(func() { w.findImages(ctx) })
 }
 
 // ImagesInUse says what needs an image, by the image's ID: a live sandbox that was
@@ -165,7 +180,7 @@ func (w *Worker) ImagesInUse(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range pools {
+	for _, p := range slices.Concat(pools, w.Pools()) { // the latter are more by those that are declared
 		used[p.Image] = "pool " + p.ID
 	}
 	for _, rec := range records {

@@ -51,6 +51,8 @@ type bench struct {
 
 	dense int // sandboxes at once, for part density
 
+	largest int // megabytes that the sandboxes of part large hold
+
 	binary string // innerdock, for part inside
 	sizes  string // in megabytes, of the images for it
 }
@@ -61,6 +63,10 @@ var parts = []struct {
 	measure func(*bench, context.Context) error
 }{
 	{"warm", (*bench).warm},
+	{"once", (*bench).tenAtOnce},
+	{"pool", (*bench).fromPool},
+	{"large", (*bench).large},
+	{"pause", (*bench).pauses},
 	{"fork", (*bench).forks},
 	{"start", (*bench).start},
 	{"exec", (*bench).commands},
@@ -83,10 +89,11 @@ func run(ctx context.Context) error {
 	}
 	flag.StringVar(&b.binary, "innerdock", "bin/innerdock", "the innerdock to start, for part inside")
 	flag.StringVar(&b.sizes, "sizes", "100,1000,5000", "megabytes of the Docker images, for part inside; the last takes five times as much of the disk while it is built")
+	flag.IntVar(&b.largest, "hold", 1000, "megabytes that the checkpoints of part large hold")
 	only := flag.String("only", "", "parts to measure, of "+strings.Join(names, ",")+"; all if empty")
 	flag.StringVar(&b.images, "images", "", "the server's --images directory; with it, Docker is measured on the host's kernel too")
-	flag.StringVar(&b.data, "data", "", "the server's --data directory, for parts warm and fork")
-	flag.StringVar(&b.runscPath, "runsc", os.Getenv("INNERDOCK_RUNSC"), "the runsc of the server, for parts warm and fork")
+	flag.StringVar(&b.data, "data", "", "the server's --data directory, for parts warm, once, large and fork")
+	flag.StringVar(&b.runscPath, "runsc", os.Getenv("INNERDOCK_RUNSC"), "the runsc of the server, for parts warm, once, large and fork")
 	flag.IntVar(&b.starts, "starts", 10, "sandboxes to create")
 	flag.IntVar(&b.dense, "dense", 100, "sandboxes with Docker that run at once, for part density")
 	flag.IntVar(&b.rounds, "rounds", 10, "times that a container is run, inside and natively by turns; longer things are done less often")

@@ -17,7 +17,12 @@ const atOnce = 10
 
 // tenAtOnce measures sandboxes that are wanted in the same moment: warm, cold,
 // restored by runsc alone, and from a pool.
-func (b *bench) tenAtOnce(ctx context.Context, rt *runtime.Runsc) error {
+func (b *bench) tenAtOnce(ctx context.Context) (err error) {
+	rt, end, err := b.restorer(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, end()) }()
 	cold := b.warmSpec(true)
 	cold.Env = map[string]string{"GODEBUG": ""} // dockerd would read it when it starts
 	for range max(1, b.starts/4) {

@@ -41,20 +41,14 @@ const (
 	poolPs       = "create from a pool → first docker ps"
 )
 
-// warm measures what templates and pools are for, and what they are compared
-// with, by turns. It needs the server's data directory.
+// warm measures what templates are for, and what they are compared with, by turns. It
+// needs the server's data directory.
 func (b *bench) warm(ctx context.Context) (err error) {
-	rt, end, err := b.runsc(ctx)
+	rt, end, err := b.restorer(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	template, err := b.client.CreateTemplate(ctx, innerdock.TemplateSpec{Image: b.image.ID})
-	if err != nil {
-		return err
-	}
-	b.template = filepath.Join(b.data, "templates", template.ID)
-	b.note("template", "MB", inside, float64(template.Size)/1e6)
 	plain := filepath.Join(b.scratch, "plain")
 	if err := b.checkpointPlain(ctx, rt, plain); err != nil {
 		return err
@@ -64,15 +58,26 @@ func (b *bench) warm(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := b.tenAtOnce(ctx, rt); err != nil {
-		return err
-	}
 	for range min(b.starts, 3) { // 5 s each
 		if err := b.asTheSeed(ctx, rt); err != nil {
 			return err
 		}
 	}
-	return b.fromPool(ctx)
+	return nil
+}
+
+// restorer is runsc beside a server that has a template of sandboxes with Docker.
+func (b *bench) restorer(ctx context.Context) (rt *runtime.Runsc, end func() error, err error) {
+	if rt, end, err = b.runsc(ctx); err != nil {
+		return nil, nil, err
+	}
+	template, err := b.client.CreateTemplate(ctx, innerdock.TemplateSpec{Image: b.image.ID})
+	if err != nil {
+		return nil, nil, errors.Join(err, end())
+	}
+	b.template = filepath.Join(b.data, "templates", template.ID)
+	b.note("template", "MB", inside, float64(template.Size)/1e6)
+	return rt, end, nil
 }
 
 // runsc has a root of its own, until end is called. Templates and the likes of
@@ -198,7 +203,7 @@ func (b *bench) likeness(id string) (runtime.Spec, error) {
 		ID:     "bench" + strings.Repeat("a", 7-len(strconv.Itoa(b.serial))) + strings.NewReplacer("0", "b", "1", "c", "8", "d", "9", "e").Replace(strconv.Itoa(b.serial)),
 		Rootfs: config.Annotations["dev.gvisor.spec.rootfs.source"], Args: config.Process.Args,
 		ScratchDir: strings.TrimPrefix(config.Annotations["dev.gvisor.spec.rootfs.overlay"], "dir="),
-		CPU:        1, Memory: 1 << 30, PIDs: 16384,
+		CPU:        1, Memory: *config.Linux.Resources.Memory.Limit, PIDs: 16384,
 		ControlDir: filepath.Join(own, "control"), BundleDir: filepath.Join(own, "bundle"),
 	}
 	if s.Disk, err = strconv.ParseInt(strings.TrimPrefix(config.Annotations["dev.gvisor.spec.rootfs.options"], "size="), 10, 64); err != nil {

@@ -464,6 +464,67 @@ func TestPersistedSandboxesOutliveTheServer(t *testing.T) {
 	s.noTrace(t, sandbox.ID)
 }
 
+// The memory of a sandbox on the disk counts in its tenant's quota. What does not fit
+// is refused, and the sandbox goes on.
+func TestPersistedMemoryHasAQuota(t *testing.T) {
+	s := ownServer(t, 247)
+	first := s.create(t, python, innerdock.SandboxSpec{})
+	if _, err := s.client.PauseToDisk(t.Context(), first.ID); err != nil {
+		t.Fatal(err)
+	}
+	var taken int64
+	s.killed(t, func() {
+		s.rows(t, func(db *store.Store) {
+			rec, err := db.Sandbox(t.Context(), "default", first.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			taken = rec.OnDisk
+		})
+		s.flags = []string{"--snapshot-size", fmt.Sprint(taken + taken/2)}
+	})
+	if onDisk := treeSize(t, filepath.Join(s.data(), "memories", first.ID)); taken != onDisk {
+		t.Errorf("%d bytes count, and %d are on the disk", taken, onDisk)
+	}
+	second := s.create(t, python, innerdock.SandboxSpec{})
+	s.sh(t, second.ID, "setsid sleep 10000 >/dev/null 2>&1 </dev/null & echo $! >/tmp/pid")
+	_, err := s.client.PauseToDisk(t.Context(), second.ID)
+	wantCode(t, err, innerdock.CodeExhausted, "paused to the disk", "innerdock snapshot rm")
+	s.sh(t, second.ID, "kill -0 $(cat /tmp/pid)")
+	if left, err := os.ReadDir(filepath.Join(s.data(), "memories")); err != nil || len(left) != 1 {
+		t.Errorf("memories: %v, %v", left, err)
+	}
+	_, err = s.client.Snapshot(t.Context(), second.ID, innerdock.SnapshotSpec{})
+	wantCode(t, err, innerdock.CodeExhausted, "innerdock snapshot rm")
+	s.resume(t, first.ID)
+	if _, err := s.client.PauseToDisk(t.Context(), second.ID); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.client.Terminate(t.Context(), second.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.client.PauseToDisk(t.Context(), first.ID); err != nil {
+		t.Error(err)
+	}
+}
+
+// treeSize adds up the files in a directory, in bytes.
+func treeSize(t *testing.T, dir string) (bytes int64) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes += info.Size()
+	}
+	return bytes
+}
+
 // Whatever is asked of a sandbox at a time, each answer is one of those that it may
 // be, the sandbox goes on after a resume, and ends when it is to.
 func TestPausesAtATime(t *testing.T) {

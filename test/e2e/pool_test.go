@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -138,6 +139,50 @@ func TestAServerKilledOverAPool(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitEmpty(t, s)
+}
+
+// A server has the pools that it is started with, as it is started with them, besides
+// those that somebody made.
+func TestDeclaredPools(t *testing.T) {
+	s := ownServer(t, 248, "--pool-of", "python3.11,size=1")
+	declared := func(size int) innerdock.Pool {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		var found innerdock.Pool
+		err := until(ctx, func() error { // its image may have to be built
+			pools, err := s.client.Pools(ctx)
+			for _, p := range pools {
+				if p.Declared && p.Size == size && p.Ready == size {
+					found = p
+					return nil
+				}
+			}
+			return errors.Join(err, fmt.Errorf("pools: %+v", pools))
+		})
+		if err != nil {
+			t.Fatalf("%v\n%s", err, s.log)
+		}
+		return found
+	}
+	pool := declared(1)
+	wantCode(t, s.client.DeletePool(t.Context(), pool.ID), innerdock.CodeConflict, "--pool-of")
+	wantCode(t, s.client.RemoveImage(t.Context(), pool.Image), innerdock.CodeConflict, "pool "+pool.ID)
+	s.wantStart(t, s.create(t, python, innerdock.SandboxSpec{}), innerdock.StartPool)
+	made := s.readyPool(t, python, innerdock.PoolSpec{Size: 1, Memory: "512Mi"})
+
+	s.killed(t, func() { s.flags = []string{"--pool-of", "python3.11,size=2,memory=256Mi"} })
+	if pool := declared(2); pool.Memory != 256<<20 {
+		t.Errorf("the declared pool is %+v", pool)
+	}
+	s.killed(t, func() { s.flags = nil })
+	s.filled(t, made)
+	if pools, err := s.client.Pools(t.Context()); err != nil || len(pools) != 1 {
+		t.Errorf("pools: %+v, %v", pools, err)
+	}
+	if err := s.client.DeletePool(t.Context(), made.ID); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A pool gives its addresses to those who ask for a sandbox of another kind.

@@ -107,6 +107,7 @@ class PoolInfo:
 
     id: str
     image: str
+    """Empty while that of a declared pool is being built."""
     size: int
     """How many are to be ready."""
     ready: int
@@ -119,6 +120,8 @@ class PoolInfo:
     """Docker runs in them."""
     reason: str
     """Why fewer are ready, when it is not for the moment only."""
+    declared: bool
+    """The server's configuration asks for it; it cannot be deleted."""
     created_at: datetime | None
 
     @classmethod
@@ -133,6 +136,7 @@ class PoolInfo:
             disk=int(data["disk"]),
             docker=bool(data["docker"]),
             reason=data.get("reason", ""),
+            declared=bool(data.get("declared")),
             created_at=parse_time(data.get("created_at")),
         )
 
