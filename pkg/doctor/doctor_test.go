@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -112,10 +113,21 @@ func TestMissingTools(t *testing.T) {
 // outlive it, and that had mounted something.
 func TestHangingPlatform(t *testing.T) {
 	told := filepath.Join(t.TempDir(), "pid")
-	runsc := script(t, `setsid sh -c 'echo $$ >"$0"; exec tail -f -- /dev/null "$1"' "`+told+`" "$1" </dev/null >/dev/null 2>&1 &
-		mkdir "$TMPDIR/m" && mount -t tmpfs none "$TMPDIR/m"; sleep 100`)
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 500*time.Millisecond, errSlow)
-	defer cancel()
+	runsc := script(t, `mkdir "$TMPDIR/m" && mount -t tmpfs none "$TMPDIR/m"
+		setsid sh -c 'echo $$ >"$0".new; mv "$0".new "$0"; exec tail -f -- /dev/null "$1"' "`+told+`" "$1" </dev/null >/dev/null 2>&1 &
+		sleep 100`)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() { // until it hangs
+		for ctx.Err() == nil {
+			if _, err := os.Stat(told); err == nil {
+				cancel(errSlow)
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+	})
+	defer watching.Wait()
+	defer cancel(nil)
 	if _, err := tryPlatform(ctx, runsc, "kvm"); err == nil || err.Error() != errSlow.Error() {
 		t.Errorf("got %v; want %v", err, errSlow)
 	}
@@ -127,11 +139,10 @@ func TestHangingPlatform(t *testing.T) {
 		t.Fatal(err)
 	}
 	process := filepath.Join("/proc", strings.TrimSpace(string(pid)))
-	for range 100 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); <-time.After(10 * time.Millisecond) {
 		if stat, err := os.ReadFile(filepath.Join(process, "stat")); err != nil || strings.Contains(string(stat), ") Z ") {
 			return
 		}
-		<-time.After(10 * time.Millisecond)
 	}
 	t.Errorf("%s lives on", process)
 }

@@ -467,6 +467,7 @@ func TestPersistedSandboxesOutliveTheServer(t *testing.T) {
 // The memory of a sandbox on the disk counts in its tenant's quota. What does not fit
 // is refused, and the sandbox goes on.
 func TestPersistedMemoryHasAQuota(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 247)
 	first := s.create(t, python, innerdock.SandboxSpec{})
 	if _, err := s.client.PauseToDisk(t.Context(), first.ID); err != nil {

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -144,25 +143,21 @@ func TestAServerKilledOverAPool(t *testing.T) {
 // A server has the pools that it is started with, as it is started with them, besides
 // those that somebody made.
 func TestDeclaredPools(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 248, "--pool-of", "python3.11,size=1")
 	declared := func(size int) innerdock.Pool {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		defer cancel()
 		var found innerdock.Pool
-		err := until(ctx, func() error { // its image may have to be built
-			pools, err := s.client.Pools(ctx)
+		eventually(t, func() error { // its image may have to be built
+			pools, err := s.client.Pools(t.Context())
 			for _, p := range pools {
 				if p.Declared && p.Size == size && p.Ready == size {
 					found = p
 					return nil
 				}
 			}
-			return errors.Join(err, fmt.Errorf("pools: %+v", pools))
+			return errors.Join(err, fmt.Errorf("pools: %+v\n%s", pools, s.log))
 		})
-		if err != nil {
-			t.Fatalf("%v\n%s", err, s.log)
-		}
 		return found
 	}
 	pool := declared(1)

@@ -288,6 +288,7 @@ func TestWarmStartsCanBeTurnedOff(t *testing.T) {
 // The server is killed while it makes a template and while sandboxes are restored,
 // again and again. Nothing is left, and what is restored afterwards is whole.
 func TestAServerKilledOverATemplate(t *testing.T) {
+	t.Parallel()
 	s := ownServer(t, 237)
 	image := s.image(t, withDocker).ID
 	spec := innerdock.SandboxSpec{Image: image, Docker: innerdock.DockerSpec{Enabled: true}}
