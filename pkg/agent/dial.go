@@ -63,7 +63,7 @@ func (a *Agent) session(ctx context.Context) (served bool, err error) {
 	if err := handshake(conn, a.cfg.Version); err != nil {
 		return false, err
 	}
-	session, err := yamux.Server(conn, wire.SessionConfig())
+	session, err := wire.Server(conn)
 	if err != nil {
 		return false, err
 	}

@@ -77,13 +77,13 @@ func pour(to io.Writer, from io.Reader) error {
 // Buffers lends what copies need; it is a httputil.BufferPool.
 type Buffers struct{}
 
-var pool = sync.Pool{New: func() any { return new([copySize]byte) }}
+var pool = sync.Pool{New: func() any { return new([chunk]byte) }}
 
 // Get lends a buffer.
-func (Buffers) Get() []byte { return pool.Get().(*[copySize]byte)[:] }
+func (Buffers) Get() []byte { return pool.Get().(*[chunk]byte)[:] }
 
 // Put takes one back.
-func (Buffers) Put(b []byte) { pool.Put((*[copySize]byte)(b)) }
+func (Buffers) Put(b []byte) { pool.Put((*[chunk]byte)(b)) }
 
 // reader and writer hide the methods by which io.CopyBuffer would choose buffers
 // of its own.

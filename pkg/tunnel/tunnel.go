@@ -26,8 +26,7 @@ const Protocol = "innerdock-tunnel/1"
 const (
 	header   = 4
 	maxFrame = 1 << 20   // bytes that are accepted in a frame
-	chunk    = 64 << 10  // bytes that are sent in a frame, and buffered
-	copySize = 128 << 10 // of a copy's buffer
+	chunk    = 256 << 10 // bytes that are sent in a frame, and of a copy's buffer
 )
 
 // Stream is a connection whose directions end separately.
@@ -44,13 +43,13 @@ type Conn struct {
 	ended  bool // the other end has ended its direction
 
 	mu     sync.Mutex // of writing
-	frame  []byte
-	closed bool // this end has ended its direction
+	frame  []byte     // as large as the largest so far
+	closed bool       // this end has ended its direction
 }
 
 // New makes one end of a tunnel from the connection that carries it.
 func New(carrier net.Conn) *Conn {
-	return &Conn{Conn: carrier, reader: bufio.NewReaderSize(carrier, chunk), frame: make([]byte, header+chunk)}
+	return &Conn{Conn: carrier, reader: bufio.NewReaderSize(carrier, header+chunk), frame: make([]byte, header)}
 }
 
 // Read returns io.EOF when the other end has ended its direction, and another
@@ -66,6 +65,15 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.reader.Read(p[:min(len(p), c.left)])
 	c.left -= n
+	// What is here already goes along: frames may be small, or cut anywhere.
+	for err == nil && n < len(p) && c.reader.Buffered() > header {
+		if c.left == 0 && c.next() != nil {
+			break // it will be seen again
+		}
+		more, _ := c.reader.Read(p[n:min(len(p), n+c.left)]) // from its buffer
+		n += more
+		c.left -= more
+	}
 	return n, cutOff(err)
 }
 
@@ -79,15 +87,14 @@ func (c *Conn) next() error {
 		return cutOff(err)
 	}
 	size := binary.BigEndian.Uint32(length)
-	_, _ = c.reader.Discard(header) // it is buffered
-	switch {
-	case size == 0:
-		c.ended = true
-		return io.EOF
-	case size > maxFrame:
+	if size > maxFrame {
 		return fmt.Errorf("a frame of the tunnel has %d bytes; %d are allowed", size, maxFrame)
 	}
-	c.left = int(size)
+	_, _ = c.reader.Discard(header) // it is buffered
+	c.left, c.ended = int(size), size == 0
+	if c.ended {
+		return io.EOF
+	}
 	return nil
 }
 
@@ -112,9 +119,10 @@ func (c *Conn) Write(p []byte) (int, error) {
 	}
 	written := 0
 	for len(p) > 0 {
-		n := copy(c.frame[header:], p)
+		n := min(len(p), chunk)
+		c.frame = append(c.frame[:header], p[:n]...)
 		binary.BigEndian.PutUint32(c.frame, uint32(n))
-		if _, err := c.Conn.Write(c.frame[:header+n]); err != nil {
+		if _, err := c.Conn.Write(c.frame); err != nil {
 			return written, err
 		}
 		written += n

@@ -257,3 +257,41 @@ func BenchmarkTunnel(b *testing.B) {
 		}
 	}
 }
+
+// What is here goes along in one read, wherever frames begin and end.
+func TestReadsGatherFrames(t *testing.T) {
+	near, far := sockets(t)
+	if _, err := io.WriteString(far, "\x00\x00\x00\x02ab\x00\x00\x00\x03cde\x00\x00\x00\x01f\x00\x00\x00\x00"); err != nil {
+		t.Fatal(err)
+	}
+	conn := New(near)
+	for _, want := range []string{"abcd", "ef"} {
+		p := make([]byte, 4)
+		if n, err := conn.Read(p); err != nil || string(p[:n]) != want {
+			t.Fatalf("%q, %v; want %q", p[:n], err, want)
+		}
+	}
+	for range 2 {
+		if n, err := conn.Read(make([]byte, 4)); n != 0 || err != io.EOF {
+			t.Fatalf("%d, %v at the end", n, err)
+		}
+	}
+}
+
+// A frame that is too large is no part of what came before it.
+func TestTooLargeAFrameIsAnErrorOfItsOwn(t *testing.T) {
+	near, far := sockets(t)
+	if _, err := io.WriteString(far, "\x00\x00\x00\x02ab\x7f\x00\x00\x00much"); err != nil {
+		t.Fatal(err)
+	}
+	conn := New(near)
+	p := make([]byte, 10)
+	if n, err := conn.Read(p); err != nil || string(p[:n]) != "ab" {
+		t.Fatalf("%q, %v", p[:n], err)
+	}
+	for range 2 {
+		if _, err := conn.Read(p); err == nil || !strings.Contains(err.Error(), "a frame of the tunnel") {
+			t.Fatal(err)
+		}
+	}
+}

@@ -76,6 +76,7 @@ var parts = []struct {
 	{"build", (*bench).builds},
 	{"network", (*bench).network},
 	{"tunnel", (*bench).tunnel},
+	{"lines", (*bench).lines},
 	{"image", (*bench).pulls},
 	{"density", (*bench).density},
 	{"inside", (*bench).inside},
@@ -138,20 +139,24 @@ func (b *bench) buildImages(ctx context.Context) error {
 
 // with calls measure with a sandbox of profile full, and with Docker on the
 // host's kernel where that can be had. They end afterwards.
-func (b *bench) with(ctx context.Context, measure func(places []*place) error) (err error) {
+func (b *bench) with(ctx context.Context, measure func(places []*place) error) error {
+	return b.withNative(ctx, func(places []*place, _ *native.Docker) error { return measure(places) })
+}
+
+// withNative is with for who wants more of the native Docker, which may be nil.
+func (b *bench) withNative(ctx context.Context, measure func(places []*place, host *native.Docker) error) (err error) {
 	inside, err := b.sandbox(ctx, innerdock.ProfileFull)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, inside.end(ctx)) }()
-	places := []*place{inside}
-	if b.images != "" {
-		docker, err := native.Start(ctx, native.Root(b.images, b.image.ID))
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, docker.Stop()) }()
-		places = append(places, onHost(docker))
+	if b.images == "" {
+		return measure([]*place{inside}, nil)
 	}
-	return measure(places)
+	docker, err := native.Start(ctx, native.Root(b.images, b.image.ID))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, docker.Stop()) }()
+	return measure([]*place{inside, onHost(docker)}, docker)
 }

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"net"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -14,20 +13,10 @@ import (
 // pair returns the two sides of a session; what the second one reads can be held.
 func pair(t *testing.T) (near, far *yamux.Session, held *sync.Mutex) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conns := [2]net.Conn{}
-	for i, fd := range fds {
-		file := os.NewFile(uintptr(fd), "socketpair")
-		if conns[i], err = net.FileConn(file); err != nil {
-			t.Fatal(err)
-		}
-		_ = file.Close()
-	}
-	other := &holdable{Conn: conns[1]}
-	if near, err = yamux.Client(conns[0], SessionConfig()); err != nil {
+	one, two := ends(t, unix.SOCK_STREAM)
+	var err error
+	other := &holdable{Conn: two}
+	if near, err = yamux.Client(one, SessionConfig()); err != nil {
 		t.Fatal(err)
 	}
 	if far, err = yamux.Server(other, SessionConfig()); err != nil {

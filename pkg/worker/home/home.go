@@ -186,7 +186,7 @@ func handshake(conn net.Conn) (*yamux.Session, wire.Hello, error) {
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, hello, err
 	}
-	session, err := yamux.Client(conn, wire.SessionConfig())
+	session, err := wire.Client(conn)
 	return session, hello, err
 }
 

@@ -48,7 +48,7 @@ func dialHome(t *testing.T, socket string, handler http.HandlerFunc) *yamux.Sess
 			t.Fatal(err)
 		}
 	}
-	session, err := yamux.Server(conn, wire.SessionConfig())
+	session, err := wire.Server(conn)
 	if err != nil {
 		t.Fatal(err)
 	}

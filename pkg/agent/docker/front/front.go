@@ -26,6 +26,7 @@ import (
 
 const (
 	bufferSize   = 128 << 10 // of the upstream connections
+	chunkBuffer  = 256 << 10 // of a body in chunks
 	socketBuffer = 1 << 20   // of a stream
 	idleUpstream = 16        // connections to the daemon that are kept
 	idleTime     = time.Minute

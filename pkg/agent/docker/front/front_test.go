@@ -11,9 +11,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -535,4 +537,52 @@ func FuzzCall(f *testing.F) {
 		call.hijacks(r)
 		call.bulk(r)
 	})
+}
+
+// Chunks that are here together go on as one; what follows the body is as it was.
+func TestChunksBecomeLarge(t *testing.T) {
+	const rest = "Trailer: x\r\n\r\nwhat comes next"
+	var sent bytes.Buffer
+	var body strings.Builder
+	for i := range 1000 {
+		piece := strings.Repeat("x", i)
+		body.WriteString(piece)
+		if i > 0 {
+			fmt.Fprintf(&sent, "%X;extension\r\n%s\r\n", i, piece)
+		}
+	}
+	sent.WriteString("0\r\n" + rest)
+	var passed bytes.Buffer
+	if _, err := io.CopyBuffer(struct{ io.Writer }{&passed}, newChunks(&sent), make([]byte, 128<<10)); err != nil {
+		t.Fatal(err)
+	}
+	heads := regexp.MustCompile(`(?m)^[0-9a-f]{8}\r$`).FindAllString(passed.String(), -1)
+	if len(heads) > 8 { // of half a megabyte
+		t.Errorf("it goes on in %d chunks", len(heads))
+	}
+	from := bufio.NewReader(&passed)
+	got, err := io.ReadAll(httputil.NewChunkedReader(from))
+	if err != nil || string(got) != body.String() {
+		t.Errorf("%d bytes of %d, %v", len(got), body.Len(), err)
+	}
+	if got, _ := io.ReadAll(from); string(got) != rest {
+		t.Errorf("after the body: %q", got)
+	}
+}
+
+// A body that is no chunks, or stops within one, is for the daemon to judge.
+func TestABrokenBody(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		http.Error(w, fmt.Sprintf("%s, %v", body, err), http.StatusBadRequest)
+	})
+	for _, body := range []string{"5\r\nhello\r\nnonsense\r\n", "5\r\nhello\r\n5\r\n"} {
+		conn := r.dial()
+		io.WriteString(conn, "POST /images/load HTTP/1.1\r\nHost: docker\r\nTransfer-Encoding: chunked\r\n\r\n"+body)
+		conn.CloseWrite()
+		answer, err := io.ReadAll(conn)
+		if err != nil || !strings.Contains(string(answer), "400 Bad Request") || !strings.Contains(string(answer), "hello, unexpected EOF") {
+			t.Errorf("%q: %q, %v", body, answer, err)
+		}
+	}
 }

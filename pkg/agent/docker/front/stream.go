@@ -62,12 +62,12 @@ func (f *Front) stream(w http.ResponseWriter, r *http.Request) {
 	}
 	defer f.track(conn)()
 	if writeHead(conn, "HTTP/1.1 "+resp.Status, resp.Header) == nil {
-		join(conn, buffered.Reader, daemon, reader)
+		join(conn, tunnel.Rest(buffered.Reader, conn), daemon, tunnel.Rest(reader, daemon))
 	}
 }
 
-// pass passes one call and its answer without a look at either's body, and ends
-// the connection after them.
+// pass passes one call and its answer without a look at what is in their bodies,
+// and ends the connection after them.
 func (f *Front) pass(w http.ResponseWriter, r *http.Request) {
 	daemon, err := f.cfg.Dial(r.Context())
 	if err != nil {
@@ -84,11 +84,13 @@ func (f *Front) pass(w http.ResponseWriter, r *http.Request) {
 	header := r.Header.Clone()
 	header.Set("Host", r.Host)
 	header.Set("Connection", "close") // the next call is looked at again
+	body := tunnel.Rest(buffered.Reader, conn)
 	if r.ContentLength < 0 {
 		header.Set("Transfer-Encoding", "chunked")
+		body = newChunks(body)
 	}
 	if writeHead(daemon, r.Method+" "+r.RequestURI+" HTTP/1.1", header) == nil {
-		join(conn, buffered.Reader, daemon, bufio.NewReader(daemon))
+		join(conn, body, daemon, daemon)
 	}
 }
 
@@ -152,11 +154,11 @@ func (s side) CloseWrite() error {
 }
 
 // join carries bytes both ways until both have ended, or one side is gone, and
-// closes both.
-func join(client net.Conn, read *bufio.Reader, daemon net.Conn, answer *bufio.Reader) {
+// closes both. What comes from each is read from its reader.
+func join(client net.Conn, sent io.Reader, daemon net.Conn, answer io.Reader) {
 	widen(client)
 	widen(daemon)
-	_ = tunnel.Join(side{client, tunnel.Rest(read, client)}, side{daemon, tunnel.Rest(answer, daemon)}) // both have seen how it ended
+	_ = tunnel.Join(side{client, sent}, side{daemon, answer}) // both have seen how it ended
 }
 
 // widen lets a socket hold more: its two ends then take turns less often, which
