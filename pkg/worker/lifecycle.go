@@ -177,7 +177,7 @@ func (w *Worker) awaken(ctx context.Context, s *sandbox, rec *store.Record, root
 	go func() { greeted <- w.greet(waiting, s, rec, endpoint) }()
 	if err := w.boot(ctx, s, w.runtimeSpec(rec, root, endpoint)); err != nil {
 		cancel()
-		<-greeted
+		_ = <-greeted // it waited for nothing
 		return err
 	}
 	clock.lap("runtime")
