@@ -170,6 +170,20 @@ def test_a_step_of_the_legacy_builder() -> None:
     assert error.log == ["before"]
 
 
+@pytest.mark.parametrize(
+    ("told", "log"),
+    [
+        ("before\n\x1b[91mwhy\n\x1b[0m", ["before", "why"]),
+        ("\x1b[91mwhy\n\x1b[0mbefore\n", ["why", "before"]),  # it keeps no order
+    ],
+)
+def test_the_legacy_builder_paints(told: str, log: list[str]) -> None:
+    said = "The command '/bin/sh -c echo before; exit 7' returned a non-zero code: 7\n"
+    error = failure(["docker", "build", "."], 7, LEGACY.removesuffix("before\n") + told, said)
+    assert isinstance(error, DockerBuildError)
+    assert error.log == log
+
+
 def test_a_build_without_a_step() -> None:
     said = "ERROR: failed to solve: dockerfile parse error on line 2: unknown instruction: RUNN\n"
     error = failure(["docker", "build", "."], 1, "", said)

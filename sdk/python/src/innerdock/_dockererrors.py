@@ -89,6 +89,7 @@ _STEP_FAILED = re.compile(r"^#(\d+) ERROR: ", re.MULTILINE)
 _STEP_PLACE = re.compile(r"^\[[^\]]*\] ")
 _STEP_CODE = re.compile(r"did not complete successfully: exit code: (\d+)")
 _OUTPUT = re.compile(r"^\d+\.\d+ ")
+_PAINT = re.compile(r"\x1b\[(?:91|0)m")  # the legacy builder's, around what is standard error
 _LEGACY = re.compile(r"^The command '(.+)' returned a non-zero code: (\d+)", re.MULTILINE | re.S)
 
 
@@ -154,7 +155,8 @@ def _failed_step(stdout: str, stderr: str) -> tuple[str, int | None, list[str]]:
     legacy = _LEGACY.search(stderr)
     if legacy:
         steps = re.findall(r"^Step \d+/\d+ : (.*)$", stdout, re.MULTILINE)
-        lines = stdout.rpartition("---> Running in ")[2].splitlines()[1:]
+        said = _PAINT.sub("", stdout.rpartition("---> Running in ")[2])
+        lines = said.splitlines()[1:]
         step = steps[-1] if steps else legacy.group(1)
         return step, int(legacy.group(2)), lines[-LOG_LINES:]
     shown = f"{stdout}\n{stderr}"  # Compose shows progress on the one or the other
