@@ -272,7 +272,7 @@ func TestReadsGatherFrames(t *testing.T) {
 		}
 	}
 	for range 2 {
-		if n, err := conn.Read(make([]byte, 4)); n != 0 || err != io.EOF {
+		if n, err := conn.Read(make([]byte, 4)); n != 0 || !errors.Is(err, io.EOF) {
 			t.Fatalf("%d, %v at the end", n, err)
 		}
 	}
