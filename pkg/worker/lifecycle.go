@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"sync"
 	"time"
 
 	"github.com/innerdock/innerdock"
@@ -173,18 +174,20 @@ func (w *Worker) start(ctx context.Context, s *sandbox, rec *store.Record, root 
 func (w *Worker) awaken(ctx context.Context, s *sandbox, rec *store.Record, root string, endpoint network.Endpoint, clock *stopwatch) error {
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
-	greeted := make(chan error, 1)
-	go func() { greeted <- w.greet(waiting, s, rec, endpoint) }()
+	var greeting sync.WaitGroup
+	var silent error
+	greeting.Go(func() { silent = w.greet(waiting, s, rec, endpoint) })
 	if err := w.boot(ctx, s, w.runtimeSpec(rec, root, endpoint)); err != nil {
 		cancel()
-		_ = <-greeted // it waited for nothing
+		greeting.Wait()
 		return err
 	}
 	clock.lap("runtime")
 	late := time.AfterFunc(agentTimeout, cancel)
 	defer late.Stop()
-	if err := <-greeted; err != nil {
-		return err
+	greeting.Wait()
+	if silent != nil {
+		return silent
 	}
 	clock.lap("agent")
 	return nil
