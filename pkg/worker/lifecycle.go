@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"os"
-	"syscall"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/innerdock/innerdock"
