@@ -37,7 +37,7 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 // atATime is how many of the tests run side by side that have said that they may,
 // after all others: they wait for most of the time. -parallel decides otherwise.
-const atATime = "3"
+const atATime = "2"
 
 func run(m *testing.M) int {
 	if err := flag.Set("test.parallel", atATime); err != nil {

@@ -66,9 +66,12 @@ docker run -d --name client --restart always -v /var/run/docker.sock:/var/run/do
 		}
 		// Its name and its port are free again.
 		sh("docker rm -f plain && docker run -d --name plain -p 8081:80 nginx:latest && curl -s --retry 10 --retry-all-errors -o /dev/null http://localhost:8081/")
-		if got := sh("grep -l '^nginx: master' /proc/[0-9]*/cmdline | wc -l; docker ps -q | wc -l; pidof dockerd containerd | wc -w"); got != "2\n3\n2\n" {
-			t.Errorf("servers, containers and daemons that run: %q", got)
-		}
+		eventually(t, func() error { // a worker of nginx is called as its master is at first
+			if got := sh("grep -l '^nginx: master' /proc/[0-9]*/cmdline | wc -l; docker ps -q | wc -l; pidof dockerd containerd | wc -w"); got != "2\n3\n2\n" {
+				return fmt.Errorf("servers, containers and daemons that run: %q", got)
+			}
+			return nil
+		})
 	}
 	log, err := shared.client.Logs(t.Context(), sandbox.ID)
 	if err != nil || !strings.Contains(string(log), "dockerd exited (SIGKILL)") || !strings.Contains(string(log), "containerd exited (SIGKILL)") {
