@@ -155,3 +155,58 @@ func TestDockerImagesThatCannotBe(t *testing.T) {
 		wantCode(t, err, tc.code, tc.word)
 	}
 }
+
+// What BuildKit has built gets Docker images as well, and is found again with them.
+func TestDockerImagesOnADockerfile(t *testing.T) {
+	t.Parallel()
+	s := builds(t)
+	def := innerdock.ImageDefinition{
+		Dockerfile: s.once("FROM python:3.11\nRUN --mount=type=secret,id=WORD wc -c < /run/secrets/WORD > /length\n"),
+		Steps:      withDocker.Steps, DockerImages: []string{"hello-world"},
+		Secrets: []string{"WORD"}, Values: innerdock.SecretValues{"WORD": "12345"},
+	}
+	var log buildLog
+	image, err := s.client.BuildImage(t.Context(), def, log.add)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log.String())
+	}
+	remove := func(id string) func() {
+		return func() {
+			if err := s.client.RemoveImage(context.WithoutCancel(t.Context()), id); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	t.Cleanup(remove(image.ID))
+	if again, err := s.client.FindImage(t.Context(), def); err != nil || again.ID != image.ID || !again.Cached {
+		t.Errorf("it is found as %+v, %v", again, err)
+	}
+	log = buildLog{}
+	if again, err := s.client.BuildImage(t.Context(), def, log.add); err != nil || again.ID != image.ID || !again.Cached || log.String() != "" {
+		t.Errorf("the second time it is %+v, %v\n%s", again, err, log.String())
+	}
+	def.DockerImages = nil
+	bare, err := s.client.FindImage(t.Context(), def)
+	if err != nil || bare.ID == image.ID {
+		t.Errorf("without its images it is %+v, %v", bare, err)
+	}
+	t.Cleanup(remove(bare.ID))
+	def.DockerImages = []string{"busybox"}
+	if other, err := s.client.FindImage(t.Context(), def); innerdock.CodeOf(err) != innerdock.CodeImageNotFound {
+		t.Errorf("with other images it is %+v, %v", other, err)
+	}
+
+	sandbox, err := s.client.CreateSandbox(t.Context(), innerdock.SandboxSpec{Image: image.ID, Docker: innerdock.DockerSpec{Enabled: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.client.WaitDocker(t.Context(), sandbox.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.sh(t, sandbox.ID, "cat /length; docker run --rm --pull=never hello-world"); !strings.HasPrefix(got, "5\n") || !strings.Contains(got, "Hello from Docker!") {
+		t.Errorf("it says %q", got)
+	}
+	if _, err := s.client.Terminate(t.Context(), sandbox.ID); err != nil {
+		t.Error(err)
+	}
+}
