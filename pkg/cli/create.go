@@ -111,7 +111,7 @@ two are built if need be, with what --docker, --step, --pip and --micromamba add
 				return a.terminate(c, sandbox.ID, err)
 			}
 		}
-		return a.show(sandbox, []string{sandbox.ID}, func() table { return table{rows: [][]string{{sandbox.ID}}} })
+		return a.showIDs(sandbox, sandbox.ID)
 	})
 	return cmd
 }

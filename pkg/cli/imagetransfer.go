@@ -126,7 +126,7 @@ func (a *app) withProgress(ctx context.Context, work func(*progress) (innerdock.
 	if err != nil {
 		return err
 	}
-	return a.show(image, []string{image.ID}, func() table { return table{rows: [][]string{{image.ID}}} })
+	return a.showIDs(image, image.ID)
 }
 
 func (a *app) imagePushCommand() *cobra.Command {

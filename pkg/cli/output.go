@@ -45,6 +45,16 @@ func (t *table) write(w io.Writer) error {
 	return tabs.Flush()
 }
 
+// showIDs is show of what is told by its IDs to people, too: one a line.
+func (a *app) showIDs(value any, ids ...string) error {
+	return a.show(value, ids, func() (t table) {
+		for _, id := range ids {
+			t.add(id)
+		}
+		return t
+	})
+}
+
 // show prints one thing: its IDs with -q, the value with -o json, else a table.
 func (a *app) show(value any, ids []string, human func() table) error {
 	switch {

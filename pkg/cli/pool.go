@@ -56,7 +56,7 @@ IMAGE is as for innerdock create.`,
 		if err != nil {
 			return err
 		}
-		return a.show(pool, []string{pool.ID}, func() table { return table{rows: [][]string{{pool.ID}}} })
+		return a.showIDs(pool, pool.ID)
 	})
 	return cmd
 }

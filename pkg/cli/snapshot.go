@@ -45,7 +45,7 @@ func (a *app) snapshotCreateCommand() *cobra.Command {
 }
 
 func (a *app) showSnapshot(snapshot innerdock.Snapshot) error {
-	return a.show(snapshot, []string{snapshot.ID}, func() table { return table{rows: [][]string{{snapshot.ID}}} })
+	return a.showIDs(snapshot, snapshot.ID)
 }
 
 func (a *app) snapshotStartCommand() *cobra.Command {
@@ -70,7 +70,7 @@ func (a *app) snapshotStartCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.show(sandbox, []string{sandbox.ID}, func() table { return table{rows: [][]string{{sandbox.ID}}} })
+		return a.showIDs(sandbox, sandbox.ID)
 	})
 	return cmd
 }
@@ -184,7 +184,7 @@ frozen meanwhile, so stop what writes first.`,
 			if err != nil {
 				return err
 			}
-			return a.show(image, []string{image.ID}, func() table { return table{rows: [][]string{{image.ID}}} })
+			return a.showIDs(image, image.ID)
 		}),
 	}
 }
@@ -207,12 +207,10 @@ containers and files, as sandboxes of their own. All are made, or none.`,
 			return err
 		}
 		ids := make([]string, len(copies))
-		var t table
 		for i, sandbox := range copies {
 			ids[i] = sandbox.ID
-			t.add(sandbox.ID)
 		}
-		return a.show(copies, ids, func() table { return t })
+		return a.showIDs(copies, ids...)
 	})
 	return cmd
 }

@@ -52,7 +52,7 @@ IMAGE is as for innerdock create --docker.`,
 		if err != nil {
 			return err
 		}
-		return a.show(template, []string{template.ID}, func() table { return table{rows: [][]string{{template.ID}}} })
+		return a.showIDs(template, template.ID)
 	})
 	return cmd
 }
