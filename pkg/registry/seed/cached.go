@@ -25,7 +25,7 @@ func cached(dir, name string, inputs any, make func(work string) (v1.Image, erro
 	}
 	sum := sha256.Sum256(key)
 	path := filepath.Join(dir, name+"-"+hex.EncodeToString(sum[:8]))
-	if img, err := load(path); err == nil {
+	if img, err := Load(path); err == nil {
 		return img, nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -43,14 +43,15 @@ func cached(dir, name string, inputs any, make func(work string) (v1.Image, erro
 	if err := save(img, filepath.Join(temp, "layout"), path); err != nil {
 		return nil, innerdock.Internal(err, "keeping the image "+name)
 	}
-	img, err = load(path)
+	img, err = Load(path)
 	if err != nil {
 		return nil, innerdock.Internal(err, "reading the image "+name)
 	}
 	return img, nil
 }
 
-func load(path string) (v1.Image, error) {
+// Load returns the image of an OCI layout that holds one.
+func Load(path string) (v1.Image, error) {
 	index, err := layout.ImageIndexFromPath(path)
 	if err != nil {
 		return nil, err
@@ -76,7 +77,7 @@ func save(img v1.Image, temp, path string) error {
 		return err
 	}
 	if err := os.Rename(temp, path); err != nil {
-		if _, loadErr := load(path); loadErr != nil {
+		if _, loadErr := Load(path); loadErr != nil {
 			return err
 		}
 	}

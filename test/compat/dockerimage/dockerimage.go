@@ -32,6 +32,7 @@ import (
 
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/image/debian"
+	"github.com/innerdock/innerdock/pkg/registry/seed"
 )
 
 // Classic is a daemon.json that chooses the image store from before Docker 29,
@@ -77,7 +78,7 @@ func kept(ctx context.Context, bin string, progress func(string)) (v1.Image, err
 	}
 	sum := sha256.Sum256([]byte(key + fmt.Sprint(files)))
 	path := filepath.Join(filepath.Dir(bin), "image-"+hex.EncodeToString(sum[:6]))
-	if image, err := load(path); err == nil {
+	if image, err := seed.Load(path); err == nil {
 		return image, nil
 	}
 	work, err := os.MkdirTemp(filepath.Dir(bin), "image-")
@@ -100,22 +101,7 @@ func kept(ctx context.Context, bin string, progress func(string)) (v1.Image, err
 	if err := os.Rename(filepath.Join(work, "layout"), path); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	return load(path)
-}
-
-func load(path string) (v1.Image, error) {
-	index, err := layout.ImageIndexFromPath(path)
-	if err != nil {
-		return nil, err
-	}
-	manifest, err := index.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
-	if len(manifest.Manifests) != 1 {
-		return nil, fmt.Errorf("%s holds %d images", path, len(manifest.Manifests))
-	}
-	return index.Image(manifest.Manifests[0].Digest)
+	return seed.Load(path)
 }
 
 func assemble(ctx context.Context, provider debian.Provider, bin, work string, progress func(string)) (v1.Image, error) {
