@@ -8,15 +8,18 @@ count.py junit NAME RESULTS REPORT.xml
 count.py sum RESULTS
     Prints `N passed, N failed, N skipped` of all.
 count.py steps RESULTS FAILED
-    The same, where so many steps have failed: if no test did, they are the failures.
+    The same after what failed, with the end of what each of them said; if no test
+    failed but so many steps did, they are the failures.
 
-RESULTS is a file that gets one line for each run: NAME PASSED FAILED SKIPPED.
+RESULTS is a file that gets one JSON object for each run: its name, how many tests
+passed, failed and were skipped, and what the failed ones said.
 The exit code is 1 if a test failed, or if there was none.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import xml.etree.ElementTree
 from collections import Counter, defaultdict
@@ -29,6 +32,7 @@ class GoTests:
         self.counts: Counter[str] = Counter()
         self.output: dict[tuple[str, str], list[str]] = defaultdict(list)
         self.failed: Counter[str] = Counter()  # tests, by package
+        self.failures: dict[str, str] = {}
         self.skipped: list[str] = []
 
     def read(self, event: dict) -> None:
@@ -67,7 +71,9 @@ class GoTests:
             self.skipped.append(f"{package} {test}: {' '.join(said.split()[3:])[:200]}")
 
     def say(self, title: str, package: str, test: str) -> None:
-        print(title, "".join(self.output.pop((package, test), [])), sep="\n", end="", flush=True)
+        said = "".join(self.output.pop((package, test), []))
+        print(title, said, sep="\n", end="", flush=True)
+        self.failures[title] = said
 
 
 def go(name: str, results: str) -> int:
@@ -81,41 +87,68 @@ def go(name: str, results: str) -> int:
         tests.read(event)
     for test in tests.skipped:
         print("skipped:", test)
-    return summary(name, results, tests.counts["pass"], tests.counts["fail"], tests.counts["skip"])
+    counts = [tests.counts[action] for action in ("pass", "fail", "skip")]
+    return summary(name, results, *counts, tests.failures)
 
 
 def junit(name: str, results: str, report: str) -> int:
     try:
-        suites = xml.etree.ElementTree.parse(report).getroot().iter("testsuite")
+        root = xml.etree.ElementTree.parse(report).getroot()
     except (OSError, xml.etree.ElementTree.ParseError):
-        return summary(name, results, 0, 1, 0)  # pytest itself failed
+        return summary(name, results, 0, 1, 0, {"pytest itself failed": ""})
+    suites = root.iter("testsuite")
     total: Counter[str] = Counter()
     for suite in suites:
         total.update({k: int(suite.get(k, 0)) for k in ("tests", "failures", "errors", "skipped")})
     failed = total["failures"] + total["errors"]
-    return summary(
-        name, results, total["tests"] - failed - total["skipped"], failed, total["skipped"]
-    )
+    failures = {
+        f"--- FAIL {case.get('classname')} {case.get('name')}": said.text or ""
+        for case in root.iter("testcase")
+        for kind in ("failure", "error")
+        for said in case.iter(kind)
+    }
+    passed = total["tests"] - failed - total["skipped"]
+    return summary(name, results, passed, failed, total["skipped"], failures)
 
 
-def summary(name: str, results: str, passed: int, failed: int, skipped: int) -> int:
+def summary(
+    name: str, results: str, passed: int, failed: int, skipped: int, failures: dict[str, str]
+) -> int:
     print(f"{name}: {passed} passed, {failed} failed, {skipped} skipped", flush=True)
     with open(results, "a", encoding="utf-8") as file:
-        print(name, passed, failed, skipped, file=file)
+        counts = {"passed": passed, "failed": failed, "skipped": skipped}
+        print(json.dumps({"name": name, **counts, "failures": failures}), file=file)
     return 1 if failed or not passed else 0
 
 
-def add_up(results: str, steps: str = "0") -> int:
+# A server's log, which tests print beside what they have to say.
+LOG = re.compile(r"\s*time=\S+ level=")
+
+
+def digest(said: str) -> str:
+    """Returns the last lines of what a test said, without a server's log."""
+    lines = [line[:300] for line in said.splitlines() if line.strip() and not LOG.match(line)]
+    return "".join(f"    {line}\n" for line in lines[-8:])
+
+
+def steps(results: str, failed: str) -> int:
+    with open(results, encoding="utf-8") as file:
+        for title, said in (f for line in file for f in json.loads(line)["failures"].items()):
+            print(title, digest(said), sep="\n", end="")
+    return add_up(results, int(failed))
+
+
+def add_up(results: str, steps: int = 0) -> int:
     passed = failed = skipped = 0
     with open(results, encoding="utf-8") as file:
-        for line in file:
-            a, b, c = map(int, line.split()[-3:])
-            passed, failed, skipped = passed + a, failed + b, skipped + c
-    failed = failed or int(steps)
+        for run in map(json.loads, file):
+            passed, failed = passed + run["passed"], failed + run["failed"]
+            skipped += run["skipped"]
+    failed = failed or steps
     print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
     return 1 if failed or not passed else 0
 
 
 if __name__ == "__main__":
-    commands = {"go": go, "junit": junit, "sum": add_up, "steps": add_up}
+    commands = {"go": go, "junit": junit, "sum": add_up, "steps": steps}
     sys.exit(commands[sys.argv[1]](*sys.argv[2:]))
