@@ -17,8 +17,9 @@ type Filestores struct {
 	files map[string]os.FileInfo // by path in /proc
 }
 
-// filestoreNames are how runsc begins their names: the root's, and the mounts'.
-var filestoreNames = []string{"runsc-filestore-", ".gvisor.filestore."}
+// filestoreNames are how their names begin: the root's, which the file system
+// gives to a file without one, or runsc where that is not possible; the mounts'.
+var filestoreNames = []string{"#", "runsc-filestore-", ".gvisor.filestore."}
 
 // FindFilestores finds those of the sandbox whose kernel has the process ID.
 func FindFilestores(pid int) (Filestores, error) {

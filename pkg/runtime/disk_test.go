@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -54,6 +55,35 @@ func TestShed(t *testing.T) {
 	told(&after)
 	if after.Files["/var/lib/docker/file"] != before.Memory {
 		t.Errorf("Docker's data holds %q; want %q", after.Files["/var/lib/docker/file"], before.Memory)
+	}
+}
+
+// The file of a sandbox's root never has a name that a killed runsc could leave.
+func TestNoNamedFilestore(t *testing.T) {
+	h := newHost(t)
+	s := h.spec(t, "sleep")
+	if err := os.MkdirAll(s.ScratchDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	notices, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(notices)
+	if _, err := unix.InotifyAddWatch(notices, s.ScratchDir, unix.IN_CREATE); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.remove(t, s.ID) })
+	pid, err := h.Create(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 4096)
+	if n, err := unix.Read(notices, buf); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("files were made in the directory: %q, %v", buf[:max(n, 0)], err)
+	}
+	if _, err := runtime.FindFilestores(pid); err != nil {
+		t.Error(err)
 	}
 }
 
