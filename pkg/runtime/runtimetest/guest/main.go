@@ -21,14 +21,15 @@ import (
 
 const socket = "/run/innerdock/agent.sock"
 
+var verbs = map[string]func([]string) (any, error){
+	"exit": exit, "sleep": sleep, "describe": describe, "eat": eat, "spin": spin, "fill": fill, "write": write,
+	"become": become, "whoami": whoami, "dial": dial,
+	"remember": remember, "share": share,
+}
+
 func main() {
 	terminate := make(chan os.Signal, 1)
 	signal.Notify(terminate, syscall.SIGTERM)
-	verbs := map[string]func([]string) (any, error){
-		"exit": exit, "sleep": sleep, "describe": describe, "eat": eat, "spin": spin, "fill": fill, "write": write,
-		"become": become, "whoami": whoami, "dial": dial,
-		"remember": remember, "share": share,
-	}
 	verb, ok := verbs[os.Args[1]]
 	if !ok {
 		fail(fmt.Errorf("no verb %q", os.Args[1]))
