@@ -233,7 +233,7 @@ func (s *server) remove(ctx context.Context) error {
 	left, err := census.Take(ctx, s.data())
 	failures = errors.Join(failures, err)
 	if len(left) > 0 {
-		failures = errors.Join(failures, fmt.Errorf("left on the host:\n%s\nthe server's log:\n%s", strings.Join(left, "\n"), s.log))
+		failures = errors.Join(failures, fmt.Errorf("the server's log:\n%s\nleft on the host:\n%s", s.log, strings.Join(left, "\n")))
 	}
 	return errors.Join(failures, os.RemoveAll(s.dir))
 }
