@@ -30,6 +30,8 @@ from innerdock import Client, Image, Sandbox, SandboxInstance  # noqa: E402
 POOL = 223  # the second byte of the address pool
 CACHE = Path(os.environ.get("INNERDOCK_CACHE") or Path.home() / ".cache" / "innerdock")
 
+# Who runs this in the background may have it ignore SIGINT, and its programs with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PATIENCE = 180  # seconds to wait for what takes far less, unless the machine is busy
 
