@@ -95,9 +95,10 @@ func (s *Supervisor) configure(req wire.DockerStart) (daemonConfig, error) {
 			return nil, err
 		}
 		// BuildKit asks a mirror by https, whatever its URL says, unless it is
-		// among these.
-		if host, plain := strings.CutPrefix(req.Mirror, "http://"); plain {
-			if err := config.add("insecure-registries", host); err != nil {
+		// among these; that of Docker 20.10 wants the scheme here, too, and the
+		// later ones drop it.
+		if strings.HasPrefix(req.Mirror, "http://") {
+			if err := config.add("insecure-registries", req.Mirror); err != nil {
 				return nil, err
 			}
 		}

@@ -59,9 +59,9 @@ func TestTheImagesConfigurationWins(t *testing.T) {
 		{name: "its own firewall and mirrors", file: `{"iptables":true,"registry-mirrors":[]}`, mirror: "http://m",
 			flags: "--host=unix:///run/docker/innerdock.sock --ip6tables=false --userland-proxy-path=/run/docker/innerdock-docker-proxy", after: `{"iptables":true,"registry-mirrors":[]}`},
 		{name: "merged", file: `{"debug":true,"big":12345678901234567890}`, mirror: "http://m", flags: base,
-			after: "{\n  \"big\": 12345678901234567890,\n  \"debug\": true,\n  \"insecure-registries\": [\n    \"m\"\n  ],\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
+			after: "{\n  \"big\": 12345678901234567890,\n  \"debug\": true,\n  \"insecure-registries\": [\n    \"http://m\"\n  ],\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
 		{name: "its own insecure registries", file: `{"insecure-registries":["own:5000"]}`, mirror: "http://m", flags: base,
-			after: "{\n  \"insecure-registries\": [\n    \"own:5000\",\n    \"m\"\n  ],\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
+			after: "{\n  \"insecure-registries\": [\n    \"own:5000\",\n    \"http://m\"\n  ],\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
 		{name: "hosts", file: `{"hosts":["unix:///var/run/docker.sock","tcp://127.0.0.1:2375"]}`, flags: noHost,
 			after: hosts(`"unix:///run/docker/innerdock.sock"`, `"tcp://127.0.0.1:2375"`)},
 		{name: "hosts by other names", file: `{"hosts":["unix:///run/docker.sock","unix://","fd://"]}`, flags: noHost, after: hosts(`"unix:///run/docker/innerdock.sock"`)},
@@ -77,7 +77,7 @@ func TestTheImagesConfigurationWins(t *testing.T) {
 		{name: "iptables", file: `{"firewall-backend":"iptables"}`, flags: base, after: `{"firewall-backend":"iptables"}`},
 		{name: "not JSON", file: `{`, err: "not valid JSON"},
 		{name: "not an object", file: `[]`, err: "not valid JSON"},
-		{name: "null", file: `null`, mirror: "http://m", flags: base, after: "{\n  \"insecure-registries\": [\n    \"m\"\n  ],\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
+		{name: "null", file: `null`, mirror: "http://m", flags: base, after: "{\n  \"insecure-registries\": [\n    \"http://m\"\n  ],\n  \"registry-mirrors\": [\n    \"http://m\"\n  ]\n}\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &Supervisor{cfg: Config{Root: t.TempDir()}}
