@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -46,6 +47,34 @@ END`)
 	sh(`docker network create --internal -o com.docker.network.bridge.name=again one && docker network rm one && docker network create -o com.docker.network.bridge.name=again two && kill -9 $(pidof dockerd)`)
 	expect("two", "the world", probe("two", outside), true)
 	expect("inner", "the world", probe("inner", outside), false)
+}
+
+// A container gets the packets that are for it, and not what others of its network
+// send to each other or to the world.
+func TestABridgeKeepsPacketsApart(t *testing.T) {
+	t.Parallel()
+	sandbox := shared.createWithDocker(t, innerdock.SandboxSpec{CPU: 2, Memory: "2Gi"})
+	sh := func(line string) string { t.Helper(); return shared.sh(t, sandbox.ID, line) }
+	sh(`docker network create app
+docker run -d --name web --network app nginx:latest
+docker run -d --name other --network app nginx:latest
+docker exec web sh -c 'head -c 10000000 /dev/zero > /usr/share/nginx/html/big'`)
+	received := func(container string) (bytes int) {
+		t.Helper()
+		got := sh("docker exec " + container + ` sed -n 's/.*eth0: *\([0-9]*\).*/\1/p' /proc/net/dev`)
+		if _, err := fmt.Sscan(got, &bytes); err != nil {
+			t.Fatalf("%s has received %q: %v", container, got, err)
+		}
+		return bytes
+	}
+	sh("docker run --rm --network app busybox:latest wget -qO /dev/null http://web/big")
+	sh(`curl -sf -o /dev/null http://$(docker inspect -f '{{.NetworkSettings.Networks.app.IPAddress}}' web)/big`)
+	if n := received("other"); n > 1e5 {
+		t.Errorf("a container has received %d bytes of what was not for it", n)
+	}
+	if n := received("web"); n < 1e4 {
+		t.Errorf("a server has received %d bytes: does nobody count?", n)
+	}
 }
 
 // What gVisor cannot do is refused with words that help, and what it does not
