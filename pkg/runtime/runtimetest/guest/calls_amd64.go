@@ -59,7 +59,7 @@ func calls([]string) (any, error) {
 	}
 	caller := func() error {
 		parent := uintptr(os.Getppid())
-		for range 5000 {
+		for range 2000 {
 			if got := compared(syscall.SYS_GETPPID, 0, 0, 0); got != parent {
 				return fmt.Errorf("getppid: %#x, want %d", got, parent)
 			}
