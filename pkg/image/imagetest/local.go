@@ -85,7 +85,8 @@ func (r *LocalRunner) RunSteps(ctx context.Context, _, root string, env map[stri
 }
 
 func runStep(ctx context.Context, dir string, env map[string]string, i int, step image.Step, output func(int, string)) error {
-	cmd := exec.CommandContext(ctx, step.Args[0], step.Args[1:]...)
+	// env finds the program in the step's PATH, not in that of the tests.
+	cmd := exec.CommandContext(ctx, "/usr/bin/env", step.Args...)
 	cmd.Dir = dir
 	for k, v := range env {
 		cmd.Env = append(cmd.Env, k+"="+v)
@@ -98,9 +99,6 @@ func runStep(ctx context.Context, dir string, env map[string]string, i int, step
 	}
 	cmd.Stderr = cmd.Stdout
 	if err := cmd.Start(); err != nil {
-		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-			return &image.StepError{Step: i, ExitCode: 127}
-		}
 		return err
 	}
 	lines := bufio.NewReaderSize(pipe, 4096)
