@@ -1,133 +1,101 @@
-// Command innerdock-runc is what Docker starts as runc inside a sandbox. It
-// becomes the image's runc, with the same arguments. Starting programs is most of
-// what a `docker run` costs under gVisor, so it spares two kinds of starts.
+// Command innerdock-runc stands before two of the programs that Docker starts for
+// each container, runc and containerd's shim, and becomes them, with the same
+// arguments. To start a program is most of what a `docker run` costs under gVisor,
+// so it spares starts.
 //
 // Of a container that is to get a network of its own it changes one thing before:
 // runc is to start dockerd's program once more, which only tells dockerd where the
 // new network namespace is (BuildKit in all of Docker's versions, and `docker run`
-// until 28). This small program does the telling.
+// until 28). This small program does the telling (hook.go).
 //
-// And of the four times that runc is asked for one container, three are so small
-// that starting runc is all there is to them: those it does itself (steps.go).
+// Of the four times that runc is asked for one container, three are so small that
+// starting runc is all there is to them: those it does itself (steps.go). So it is
+// with the last of the shim's three starts (shim.go).
+//
+// It would be of no use if its own start were as dear as theirs. Go's runtime takes
+// a hundred system calls before main: on amd64 the program begins at entry
+// (entry_amd64.s), without it. Nothing here but main may therefore allocate memory, start a
+// goroutine, or panic: names and files are in arrays of fixed size, and the kernel
+// is called directly (kernel.go). Whatever does not fit is left to the program
+// that it stands before.
 package main
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 )
 
-// setKey is the name by which dockerd's program knows that it is to tell of a
-// network namespace.
-const setKey = "libnetwork-setkey"
+// start is what the program was started with.
+type start struct {
+	args     []string
+	path     string // PATH
+	notifies bool   // NOTIFY_SOCKET is set
+}
 
+// main is for processors that have no entry of their own.
 func main() {
-	if err := run(os.Args); err != nil {
-		fmt.Fprintln(os.Stderr, "innerdock-runc:", err)
+	s := start{args: os.Args, path: os.Getenv("PATH"), notifies: os.Getenv("NOTIFY_SOCKET") != ""}
+	var next name
+	why := front(&s, &next)
+	if why == "" && next.set() {
+		_ = syscall.Exec(next.String(), os.Args, os.Environ())
+		why = notStarted
+	}
+	if why != "" {
+		fail(why)
 		os.Exit(1)
 	}
 }
 
-func run(args []string) error {
-	if args[0] == setKey {
-		return tell(args[1:], os.Stdin)
+const (
+	notFound   = "the program that this one stands before is not in PATH"
+	notStarted = "the program that this one stands before cannot be started"
+)
+
+// front does what is asked, or names the program that is to do it. It returns why
+// it can do neither.
+func front(s *start, next *name) (why string) {
+	if len(s.args) == 0 {
+		return notFound
 	}
-	if step(args) {
-		return nil
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	if i := slices.Index(args, "--bundle"); i >= 0 && i+1 < len(args) {
-		if err := redirect(filepath.Join(args[i+1], "config.json"), self); err != nil {
-			return err
+	program := s.args[0][strings.LastIndexByte(s.args[0], '/')+1:]
+	switch program {
+	case setKey:
+		return tell(s.args[1:], 0)
+	case shim:
+		if cleaned(s.args[1:], 1) {
+			return ""
+		}
+	default:
+		program = "runc"
+		if step(s) {
+			return ""
+		}
+		if why := redirected(s.args); why != "" {
+			return why
 		}
 	}
-	runc, err := another("runc", self, os.Getenv("PATH"))
-	if err != nil {
-		return err
+	if !another(program, s.path, next) {
+		return notFound
 	}
-	return &os.PathError{Op: "exec", Path: runc, Err: syscall.Exec(runc, args, os.Environ())}
+	return ""
 }
 
-// another returns the first program of a name on a search path that is not this
-// one.
-func another(name, self, path string) (string, error) {
-	own, err := os.Stat(self)
-	if err != nil {
-		return "", err
+// another finds the first program of a name on a search path that is not this one.
+func another(program, path string, file *name) bool {
+	var self name
+	var own, info syscall.Stat_t
+	if !self.join("/proc/self/exe") || stat(&self, &own) != 0 {
+		return false
 	}
-	for _, dir := range filepath.SplitList(path) {
-		file := filepath.Join(dir, name)
-		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o111 != 0 && !os.SameFile(info, own) {
-			return file, nil
+	for more := true; more; {
+		var dir string
+		dir, path, more = strings.Cut(path, ":")
+		if dir != "" && file.join(dir, "/", program) && stat(file, &info) == 0 &&
+			info.Mode&syscall.S_IFMT == syscall.S_IFREG && info.Mode&0o111 != 0 && (info.Dev != own.Dev || info.Ino != own.Ino) {
+			return true
 		}
 	}
-	return "", &exec.Error{Name: name, Err: exec.ErrNotFound}
-}
-
-// redirect makes the hook of a bundle's configuration that starts dockerd's
-// program start another one. It leaves alone what has none. A quotation mark
-// inside of a string has a backslash before it, so no string can look like this
-// hook.
-func redirect(config, program string) error {
-	const before, after = `"path":"`, `","args":["` + setKey + `"`
-	content, err := os.ReadFile(config)
-	if err != nil {
-		return err
-	}
-	end := bytes.Index(content, []byte(after))
-	if end < 0 {
-		return nil
-	}
-	start := bytes.LastIndex(content[:end], []byte(before)) + len(before)
-	if !strings.HasPrefix(string(content[start:end]), "/proc/") {
-		return nil
-	}
-	return os.WriteFile(config, slices.Concat(content[:start], []byte(program), content[end:]), 0o600)
-}
-
-// tell does what dockerd's program does under the name setKey: args are
-// -exec-root=DIR CONTAINER CONTROLLER, and the state that a runtime gives its
-// hooks is what is read.
-func tell(args []string, state io.Reader) error {
-	if len(args) != 3 {
-		return fmt.Errorf("%s takes dockerd's directory, a container and a controller, not %q", setKey, args)
-	}
-	root, ok := strings.CutPrefix(args[0], "-exec-root=")
-	if !ok {
-		return fmt.Errorf("%s does not know %q", setKey, args[0])
-	}
-	var container struct{ Pid int }
-	if err := json.NewDecoder(state).Decode(&container); err != nil {
-		return err
-	}
-	conn, err := net.Dial("unix", filepath.Join(root, "libnetwork", args[2]+".sock"))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	message := struct{ ContainerID, Key string }{args[1], fmt.Sprintf("/proc/%d/ns/net", container.Pid)}
-	if err := json.NewEncoder(conn).Encode(message); err != nil {
-		return err
-	}
-	answer := make([]byte, 1024)
-	n, err := conn.Read(answer)
-	if err != nil {
-		return err
-	}
-	if string(answer[:n]) != "success" {
-		return errors.New(string(answer[:n]))
-	}
-	return nil
+	return false
 }

@@ -1,116 +1,144 @@
 package main
 
 import (
-	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
-func TestOnlyTheHookOfTheNetworkIsRedirected(t *testing.T) {
-	const hook = `"hooks":{"prestart":[{"path":"/proc/12/exe","args":["libnetwork-setkey","-exec-root=/run/docker","c","s"]}]}`
-	for before, after := range map[string]string{
-		`{"process":{"args":["true"]},` + hook + `}`: `{"process":{"args":["true"]},` + strings.Replace(hook, "/proc/12/exe", "/new", 1) + `}`,
-		`{"process":{"args":["true"]}}`:              "",
-		// An environment that looks like the hook, as JSON.
-		`{"process":{"env":["X=\"path\":\"/proc/1/exe\",\"args\":[\"libnetwork-setkey\""]}}`: "",
-		`{"hooks":{"prestart":[{"path":"/usr/bin/mine","args":["libnetwork-setkey"]}]}}`:     "",
-		`{"hooks":{"prestart":[{"args":["other"],"path":"/proc/12/exe"}]}}`:                  "",
-		`{"a":1,"args":["libnetwork-setkey"]}`:                                               "",
-		``:                                                                                   "",
-	} {
-		if after == "" {
-			after = before
-		}
-		file := filepath.Join(t.TempDir(), "config.json")
-		if err := os.WriteFile(file, []byte(before), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := redirect(file, "/new"); err != nil {
-			t.Errorf("%s: %v", before, err)
-		}
-		if got, err := os.ReadFile(file); err != nil || string(got) != after {
-			t.Errorf("%s became %s, %v; want %s", before, got, err, after)
-		}
-	}
-	if err := redirect(filepath.Join(t.TempDir(), "none"), "/new"); err == nil {
-		t.Error("a bundle without configuration is taken")
-	}
-}
-
-// dockerd listens as in its libnetwork/sandbox_externalkey_unix.go, and answers.
-func dockerd(t *testing.T, answer string) (root string, heard <-chan string) {
-	t.Helper()
-	root = t.TempDir()
-	if err := os.Mkdir(filepath.Join(root, "libnetwork"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("unix", filepath.Join(root, "libnetwork", "short.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	said := make(chan string, 1)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		message := make([]byte, 1280)
-		n, _ := conn.Read(message)
-		said <- string(message[:n])
-		_, _ = conn.Write([]byte(answer))
-	}()
-	t.Cleanup(func() { listener.Close(); <-done })
-	return root, said
-}
-
-const state = `{"ociVersion":"1.0.2","id":"c0","status":"created","pid":4711,"bundle":"/b"}`
-
-func TestDockerdIsToldOfTheNamespace(t *testing.T) {
-	root, heard := dockerd(t, "success")
-	if err := tell([]string{"-exec-root=" + root, "c0", "short"}, strings.NewReader(state)); err != nil {
-		t.Fatal(err)
-	}
-	if got := <-heard; got != `{"ContainerID":"c0","Key":"/proc/4711/ns/net"}`+"\n" {
-		t.Errorf("dockerd hears %q", got)
-	}
-}
-
-func TestWhatDockerdRefusesIsSaid(t *testing.T) {
-	root, _ := dockerd(t, "no such container")
-	if err := tell([]string{"-exec-root=" + root, "c0", "short"}, strings.NewReader(state)); err == nil || err.Error() != "no such container" {
-		t.Errorf("%v", err)
-	}
-	if err := tell([]string{"-exec-root=" + root, "c0", "absent"}, strings.NewReader(state)); err == nil {
-		t.Error("a dockerd that is not there was told")
-	}
-	if err := tell([]string{"-exec-root=" + root, "c0"}, strings.NewReader(state)); err == nil || !strings.Contains(err.Error(), "a container and a controller") {
-		t.Errorf("%v", err)
-	}
-	if err := tell([]string{"-other", "c0", "short"}, strings.NewReader(state)); err == nil {
-		t.Error("another flag is taken")
-	}
-}
-
-func TestTheNextRuncIsFound(t *testing.T) {
-	ours, theirs, neither := t.TempDir(), t.TempDir(), t.TempDir()
-	self := filepath.Join(t.TempDir(), "self")
-	for file, mode := range map[string]os.FileMode{self: 0o700, filepath.Join(theirs, "runc"): 0o700, filepath.Join(neither, "runc"): 0o600} {
+func TestTheNextProgramIsFound(t *testing.T) {
+	ours, theirs, neither, directory := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
+	for file, mode := range map[string]os.FileMode{filepath.Join(theirs, "runc"): 0o700, filepath.Join(neither, "runc"): 0o600} {
 		if err := os.WriteFile(file, nil, mode); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink(self, filepath.Join(ours, "runc")); err != nil {
+	if err := os.Mkdir(filepath.Join(directory, "runc"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := another("runc", self, strings.Join([]string{ours, neither, theirs}, ":")); err != nil || got != filepath.Join(theirs, "runc") {
-		t.Errorf("%q, %v", got, err)
+	if err := os.Symlink("/proc/self/exe", filepath.Join(ours, "runc")); err != nil {
+		t.Fatal(err)
 	}
-	if got, err := another("runc", self, ours+":"+neither); err == nil {
-		t.Errorf("without one, it is %q", got)
+	var got name
+	if !another("runc", strings.Join([]string{"", ours, strings.Repeat("/long", 400), directory, neither, theirs, ours}, ":"), &got) || got.String() != filepath.Join(theirs, "runc") {
+		t.Errorf("%q", got.String())
+	}
+	if another("runc", ours+":"+neither, &got) {
+		t.Errorf("without one, it is %q", got.String())
+	}
+}
+
+// build builds the program as it is in a sandbox, and links it as runc and the shim.
+func build(t *testing.T) (dir string) {
+	t.Helper()
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the program begins in main")
+	}
+	dir = t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-gcflags=-m", "-ldflags=-E main.entry", "-o", dir+"/innerdock-runc", ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	said, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	for line := range strings.Lines(string(said)) {
+		if strings.HasSuffix(line, "escapes to heap\n") || strings.Contains(line, "moved to heap") {
+			t.Error("memory is allocated, for which there is no runtime: " + line)
+		}
+	}
+	for _, name := range []string{"runc", shim} {
+		if err := os.Symlink("innerdock-runc", filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestWithoutARuntime(t *testing.T) {
+	ours, theirs := build(t), t.TempDir()
+	for _, name := range []string{"runc", shim} {
+		if err := os.WriteFile(filepath.Join(theirs, name), []byte("#!/bin/sh\necho \"$0 $MARK $*\"\nexit 42\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// do runs one of the two as Docker's daemons do.
+	do := func(in string, args ...string) (out string, code int) {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(ours, args[0]), args[1:]...)
+		cmd.Args = args
+		cmd.Env = []string{"A=", "PATH=" + ours + ":" + theirs, "MARK=mark"}
+		cmd.Stdin = strings.NewReader(in)
+		said, err := cmd.CombinedOutput()
+		if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() < 0 {
+			t.Fatalf("%q: %v: %s", args, err, said)
+		}
+		return string(said), cmd.ProcessState.ExitCode()
+	}
+	root := t.TempDir()
+	many := slices.Repeat([]string{"x"}, 1000)
+	for _, args := range [][]string{{"runc"}, {"runc", "--root", root, "delete", "none"}, {shim, "-namespace", "n", "start"}, slices.Concat([]string{"runc"}, many), {"runc", "", "a b", strings.Repeat("y", 100_000)}} {
+		want := theirs + "/" + args[0] + " mark " + strings.Join(args[1:], " ") + "\n"
+		if out, code := do("", args...); out != want || code != 42 {
+			t.Errorf("%.200q became %.200q, %d", args, out, code)
+		}
+	}
+
+	record, cgroup := over(t)
+	dir := container(t, root, record)
+	if out, code := do("", runc(root, "delete", id).args...); code != 0 || out != "" || !missing(dir) || !missing(cgroup) {
+		t.Errorf("a container is not removed: %s, %d", out, code)
+	}
+	if out, code := do("", runc(root, "delete", "--force", id).args...); code != 0 || out != "" {
+		t.Errorf("that it is gone is not found: %s, %d", out, code)
+	}
+	fifo := filepath.Join(container(t, root, nil), "exec.fifo")
+	if err := syscall.Mkfifo(fifo, 0o622); err != nil {
+		t.Fatal(err)
+	}
+	said := goOn(t, fifo)
+	if out, code := do("", runc(root, "start", id).args...); code != 0 || out != "" {
+		t.Errorf("it is not started: %s, %d", out, code)
+	}
+	if err := said.Wait(); err != nil {
+		t.Error(err)
+	}
+
+	bundle := t.TempDir()
+	config := filepath.Join(bundle, "config.json")
+	if err := os.WriteFile(config, []byte(`{"prestart":[{"path":"/proc/12/exe","args":["libnetwork-setkey"]}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := do("", "runc", "create", "--bundle", bundle, id); code != 42 {
+		t.Errorf("%s, %d", out, code)
+	}
+	if got, err := os.ReadFile(config); err != nil || string(got) != `{"prestart":[{"path":"`+ours+`/innerdock-runc","args":["libnetwork-setkey"]}]}` {
+		t.Errorf("%s, %v", got, err)
+	}
+	libnetwork, heard := dockerd(t, "success")
+	hook := exec.CommandContext(t.Context(), filepath.Join(ours, "innerdock-runc"))
+	hook.Args, hook.Stdin = []string{setKey, "-exec-root=" + libnetwork, "c0", "short"}, strings.NewReader(state)
+	if out, err := hook.CombinedOutput(); err != nil || <-heard == "" {
+		t.Errorf("%v: %s", err, out)
+	}
+	hook = exec.CommandContext(t.Context(), filepath.Join(ours, "innerdock-runc"))
+	hook.Args, hook.Stdin = []string{setKey, "-exec-root=" + t.TempDir(), "c0", "short"}, strings.NewReader(state)
+	if out, _ := hook.CombinedOutput(); string(out) != "innerdock-runc: dockerd does not listen for networks\n" || hook.ProcessState.ExitCode() != 1 {
+		t.Errorf("%s, %d", out, hook.ProcessState.ExitCode())
+	}
+
+	bundle, args := cleanedBundle(t, root)
+	if out, code := do("", append([]string{shim}, args...)...); code != 0 || !strings.HasPrefix(out, "\x08\xe7\x24\x10\x89\x01\x1a") {
+		t.Errorf("%q, %d", out, code)
+	}
+	if err := os.WriteFile(filepath.Join(bundle, "init.pid"), []byte(strconv.Itoa(1)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, code := do("", append([]string{shim}, args...)...); code != 42 {
+		t.Error("the shim is not asked")
 	}
 }

@@ -81,6 +81,36 @@ docker exec $c cat /proc/net/dev | grep -c eth`)
 	}
 }
 
+// Of what Docker starts for a container, runc makes it and the shim keeps it; the
+// rest is done, with the same outcome, by the small program before them.
+func TestFewProgramsAreStarted(t *testing.T) {
+	t.Parallel()
+	id := shared.createWithDocker(t, innerdock.SandboxSpec{}).ID
+	got := shared.sh(t, id, `set -e
+for program in /usr/sbin/runc /usr/bin/containerd-shim-runc-v2; do
+	mv $program $program.real
+	printf '#!/bin/sh\nverb=; for a in "$@"; do case "$a" in create|start|run|delete|kill) verb=$a;; esac; done\n[ -z "$verb" ] || echo ${0##*/} $verb >> /tmp/started\nexec $0.real "$@"\n' > $program
+	chmod 755 $program
+done
+docker run --rm busybox:latest true
+docker run --rm --network host busybox:latest true
+mkdir /workspace/few; printf 'FROM busybox:latest\nRUN true\n' > /workspace/few/Dockerfile
+DOCKER_BUILDKIT=1 docker build -q /workspace/few > /dev/null
+sort /tmp/started | uniq -c | tr -s ' '; find /run/docker/runtime-runc/moby /run/runc -mindepth 1 | wc -l; find /sys/fs/cgroup/memory/docker -mindepth 1 -type d -not -name buildkit | wc -l`)
+	if want := " 2 containerd-shim-runc-v2 start\n 2 runc create\n 1 runc run\n0\n0\n"; got != want {
+		t.Errorf("what was started, and is left, is\n%swant\n%s", got, want)
+	}
+	got = shared.sh(t, id, `set -e
+dir=/run/bundles/c0; mkdir -p $dir/rootfs; cd $dir; printf runc > runtime; printf 4711 > init.pid; printf '{"binary_name":"runc","root":"/run/none"}' > options.json
+for program in /usr/bin/containerd-shim-runc-v2.real /run/docker/innerdock-bin/containerd-shim-runc-v2; do
+	$program -namespace moby -address /run/containerd/containerd.sock -publish-binary true -id c0 -bundle $dir delete | od -An -tx1 -N9
+done; grep -c delete /tmp/started || true`)
+	first, rest, _ := strings.Cut(got, "\n")
+	if second, count, _ := strings.Cut(rest, "\n"); first == "" || second != first || count != "1\n" { // the real shim's runc delete
+		t.Errorf("a clean-up is answered, by the shim and before it, with\n%s", got)
+	}
+}
+
 // Profile minimal has exactly the five flags that it promises.
 func TestDockerMinimal(t *testing.T) {
 	t.Parallel()

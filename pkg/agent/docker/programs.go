@@ -20,7 +20,9 @@ func (s *Supervisor) daemonEnv(profile innerdock.DockerProfile) ([]string, error
 	env := s.cfg.Environ(nil)
 	links := legacyIPTables(env)
 	if _, err := os.Stat(wire.RuncPath); err == nil && fronted(profile) { // without networks it does nothing
-		links["runc"] = wire.RuncPath
+		for _, name := range []string{"runc", "containerd-shim-runc-v2"} {
+			links[name] = wire.RuncPath
+		}
 	}
 	if len(links) == 0 {
 		return env, nil
