@@ -45,13 +45,45 @@ func begin(stack *uintptr) {
 	var next name
 	why := front(&s, &next)
 	if why == "" && next.set() {
+		var kept name
+		if asksVersion(s.args) && versionFile(&s, &kept) && !becomes(&kept, &next) {
+			exit(0)
+		}
 		_, _, _ = syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(&next)), uintptr(argv), uintptr(environ))
 		why = notStarted
 	}
-	status := uintptr(0)
 	if why != "" {
 		fail(why)
-		status = 1
+		exit(1)
 	}
-	_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT_GROUP, status, 0, 0)
+	exit(0)
+}
+
+func exit(status uintptr) { _, _, _ = syscall.RawSyscall(syscall.SYS_EXIT_GROUP, status, 0, 0) }
+
+// becomes forks to keep what runc says of its version. It returns in the process that
+// is to become runc, which is this one where it cannot; where it returns false, all is done.
+func becomes(kept, runc *name) bool {
+	var ends [2]int32
+	if _, _, err := syscall.RawSyscall(syscall.SYS_PIPE2, uintptr(unsafe.Pointer(&ends)), syscall.O_CLOEXEC, 0); err != 0 {
+		return true
+	}
+	pid, _, err := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	if err != 0 {
+		return true
+	}
+	if pid == 0 {
+		_, _, _ = syscall.RawSyscall(syscall.SYS_DUP3, uintptr(ends[1]), 1, 0)
+		return true
+	}
+	closed(uintptr(ends[1]))
+	version, err := read(uintptr(ends[0]), file[:])
+	var status uint32
+	_, _, gone := syscall.RawSyscall6(syscall.SYS_WAIT4, pid, uintptr(unsafe.Pointer(&status)), 0, 0, 0, 0)
+	write(1, version)
+	if err != 0 || gone != 0 || status != 0 {
+		exit(uintptr(max(1, status>>8&0xff)))
+	}
+	keep(kept, runc, version)
+	return false
 }

@@ -51,6 +51,16 @@ func open(n *name, flags uintptr) (fd uintptr, err syscall.Errno) {
 	return fd, err
 }
 
+// create opens a file to be written, which is empty then.
+func create(n *name) (fd uintptr, err syscall.Errno) {
+	fd, _, err = syscall.RawSyscall6(syscall.SYS_OPENAT, here, uintptr(unsafe.Pointer(n)), syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC|syscall.O_CLOEXEC, 0o644, 0, 0)
+	return fd, err
+}
+
+func renamed(from, to *name) {
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RENAMEAT, here, uintptr(unsafe.Pointer(from)), here, uintptr(unsafe.Pointer(to)), 0, 0)
+}
+
 func closed(fd uintptr) { _, _, _ = syscall.RawSyscall(syscall.SYS_CLOSE, fd, 0, 0) }
 
 // read reads as much as there is, and nothing where there is more than fits.

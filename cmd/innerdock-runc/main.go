@@ -10,7 +10,8 @@
 //
 // Of the four times that runc is asked for one container, three are so small that
 // starting runc is all there is to them: those it does itself (steps.go). So it is
-// with the last of the shim's three starts (shim.go).
+// with the last of the shim's three starts (shim.go), and with what runc says of its
+// version (version.go).
 //
 // It would be of no use if its own start were as dear as theirs. Go's runtime takes
 // a hundred system calls before main: on amd64 the program begins at entry
@@ -59,7 +60,7 @@ func front(s *start, next *name) (why string) {
 	if len(s.args) == 0 {
 		return notFound
 	}
-	program := s.args[0][strings.LastIndexByte(s.args[0], '/')+1:]
+	program := base(s.args[0])
 	switch program {
 	case setKey:
 		return tell(s.args[1:], 0)
@@ -76,24 +77,31 @@ func front(s *start, next *name) (why string) {
 			return why
 		}
 	}
-	if !another(program, s.path, next) {
+	if !found(program, s.path, false, next) {
 		return notFound
+	}
+	var kept name
+	if asksVersion(s.args) && versionFile(s, &kept) && answered(&kept, next, 1) {
+		next[0] = 0
 	}
 	return ""
 }
 
-// another finds the first program of a name on a search path that is not this one.
-func another(program, path string, file *name) bool {
+// base is the last part of a file's name.
+func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
+
+// found finds the first program of a name on a search path that is this one, or that is not.
+func found(program, path string, own bool, file *name) bool {
 	var self name
-	var own, info syscall.Stat_t
-	if !self.join("/proc/self/exe") || stat(&self, &own) != 0 {
+	var this, info syscall.Stat_t
+	if !self.join("/proc/self/exe") || stat(&self, &this) != 0 {
 		return false
 	}
 	for more := true; more; {
 		var dir string
 		dir, path, more = strings.Cut(path, ":")
 		if dir != "" && file.join(dir, "/", program) && stat(file, &info) == 0 &&
-			info.Mode&syscall.S_IFMT == syscall.S_IFREG && info.Mode&0o111 != 0 && (info.Dev != own.Dev || info.Ino != own.Ino) {
+			info.Mode&syscall.S_IFMT == syscall.S_IFREG && info.Mode&0o111 != 0 && own == (info.Dev == this.Dev && info.Ino == this.Ino) {
 			return true
 		}
 	}

@@ -71,8 +71,9 @@ func cleaned(args []string, out uintptr) bool {
 	return write(out, gone(pid, now))
 }
 
-// answer is an encoded DeleteResponse: at the most 40 bytes.
-var answer [64]byte
+// answer is what is made up to be written: an encoded DeleteResponse of at the most
+// 40 bytes, or a version.
+var answer [4096]byte
 
 // gone is containerd's DeleteResponse of a container that was killed: the number
 // of its first process, its exit code, and when.

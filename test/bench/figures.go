@@ -50,6 +50,7 @@ var targets = map[string]struct{ most, least, outside float64 }{
 	runThree:     {most: 1.5, least: 20},
 	sendContext:  {outside: 1 / 0.6},
 	sendBuildKit: {outside: 1 / 0.6},
+	buildSent:    {outside: 1 / 0.6},
 	sendCopy:     {outside: 1 / 0.6},
 	pullAndRun:   {most: 1},
 }

@@ -89,15 +89,16 @@ func TestFewProgramsAreStarted(t *testing.T) {
 	got := shared.sh(t, id, `set -e
 for program in /usr/sbin/runc /usr/bin/containerd-shim-runc-v2; do
 	mv $program $program.real
-	printf '#!/bin/sh\nverb=; for a in "$@"; do case "$a" in create|start|run|delete|kill) verb=$a;; esac; done\n[ -z "$verb" ] || echo ${0##*/} $verb >> /tmp/started\nexec $0.real "$@"\n' > $program
+	printf '#!/bin/sh\nverb=; for a in "$@"; do case "$a" in create|start|run|delete|kill|--version) verb=$a;; esac; done\n[ -z "$verb" ] || echo ${0##*/} $verb >> /tmp/started\nexec $0.real "$@"\n' > $program
 	chmod 755 $program
 done
 docker run --rm busybox:latest true
 docker run --rm --network host busybox:latest true
 mkdir /workspace/few; printf 'FROM busybox:latest\nRUN true\n' > /workspace/few/Dockerfile
 DOCKER_BUILDKIT=1 docker build -q /workspace/few > /dev/null
+docker version > /dev/null
 sort /tmp/started | uniq -c | tr -s ' '; find /run/docker/runtime-runc/moby /run/runc -mindepth 1 | wc -l; find /sys/fs/cgroup/memory/docker -mindepth 1 -type d -not -name buildkit | wc -l`)
-	if want := " 2 containerd-shim-runc-v2 start\n 2 runc create\n 1 runc run\n0\n0\n"; got != want {
+	if want := " 2 containerd-shim-runc-v2 start\n 1 runc --version\n 2 runc create\n 1 runc run\n0\n0\n"; got != want {
 		t.Errorf("what was started, and is left, is\n%swant\n%s", got, want)
 	}
 	got = shared.sh(t, id, `set -e

@@ -31,6 +31,10 @@ func (s *Supervisor) daemonEnv(profile innerdock.DockerProfile) ([]string, error
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
+	// Of the time before, which may be another image's: innerdock-runc writes it anew.
+	if err := os.Remove(filepath.Join(dir, "runc.version")); err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
 	for name, target := range links {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil && !os.IsExist(err) {
 			return nil, err
