@@ -15,6 +15,8 @@ var (
 	args    [64]string
 )
 
+var _ = begin // entry_amd64.s calls it
+
 // begin is main without Go's runtime. The kernel has put on the stack the number
 // of arguments, the pointers to them, a null, those to the environment, and a null.
 func begin(stack *uintptr) {
