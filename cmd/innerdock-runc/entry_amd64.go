@@ -15,7 +15,8 @@ var (
 	args    [64]string
 )
 
-var _ = begin // entry_amd64.s calls it
+// entry_amd64.s uses them.
+var _, _, _, _ = entry, begin, &g, &storage
 
 // begin is main without Go's runtime. The kernel has put on the stack the number
 // of arguments, the pointers to them, a null, those to the environment, and a null.
@@ -44,11 +45,10 @@ func begin(stack *uintptr) {
 			s.notifies = true
 		}
 	}
-	var next name
-	why := front(&s, &next)
+	var next, kept name
+	why := front(&s, &next, &kept)
 	if why == "" && next.set() {
-		var kept name
-		if asksVersion(s.args) && versionFile(&s, &kept) && !becomes(&kept, &next) {
+		if kept.set() && !becomes(&kept, &next) {
 			exit(0)
 		}
 		_, _, _ = syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(&next)), uintptr(argv), uintptr(environ))

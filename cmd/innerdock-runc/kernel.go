@@ -46,14 +46,9 @@ func text(first *byte) string {
 // here is the kernel's word for the working directory.
 const here = ^uintptr(99) // AT_FDCWD, -100
 
+// open opens a file; one that it creates everybody may read.
 func open(n *name, flags uintptr) (fd uintptr, err syscall.Errno) {
-	fd, _, err = syscall.RawSyscall6(syscall.SYS_OPENAT, here, uintptr(unsafe.Pointer(n)), flags|syscall.O_CLOEXEC, 0, 0, 0)
-	return fd, err
-}
-
-// create opens a file to be written, which is empty then.
-func create(n *name) (fd uintptr, err syscall.Errno) {
-	fd, _, err = syscall.RawSyscall6(syscall.SYS_OPENAT, here, uintptr(unsafe.Pointer(n)), syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC|syscall.O_CLOEXEC, 0o644, 0, 0)
+	fd, _, err = syscall.RawSyscall6(syscall.SYS_OPENAT, here, uintptr(unsafe.Pointer(n)), flags|syscall.O_CLOEXEC, 0o644, 0, 0)
 	return fd, err
 }
 

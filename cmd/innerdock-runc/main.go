@@ -37,8 +37,8 @@ type start struct {
 // main is for processors that have no entry of their own.
 func main() {
 	s := start{args: os.Args, path: os.Getenv("PATH"), notifies: os.Getenv("NOTIFY_SOCKET") != ""}
-	var next name
-	why := front(&s, &next)
+	var next, kept name // what runc says is not kept here: that takes a fork
+	why := front(&s, &next, &kept)
 	if why == "" && next.set() {
 		_ = syscall.Exec(next.String(), os.Args, os.Environ())
 		why = notStarted
@@ -54,9 +54,9 @@ const (
 	notStarted = "the program that this one stands before cannot be started"
 )
 
-// front does what is asked, or names the program that is to do it. It returns why
-// it can do neither.
-func front(s *start, next *name) (why string) {
+// front does what is asked, or names the program that is to do it, and the file in
+// which what that says is to be kept, if it is. It returns why it can do neither.
+func front(s *start, next, kept *name) (why string) {
 	if len(s.args) == 0 {
 		return notFound
 	}
@@ -80,8 +80,7 @@ func front(s *start, next *name) (why string) {
 	if !found(program, s.path, false, next) {
 		return notFound
 	}
-	var kept name
-	if asksVersion(s.args) && versionFile(s, &kept) && answered(&kept, next, 1) {
+	if asksVersion(s.args) && versionFile(s, kept) && answered(kept, next, 1) {
 		next[0] = 0
 	}
 	return ""

@@ -6,8 +6,8 @@ import (
 	"unsafe"
 )
 
-// startIn is how long a container's first process may take to wait for its start, in ms.
-const startIn = 1000
+// startIn is how long a container's first process may take to wait for its start, in seconds.
+const startIn = 1
 
 // runcRoot is where runc keeps its containers unless it is told otherwise, as it
 // is by Docker, but not by BuildKit.
@@ -74,7 +74,7 @@ func begun(dir string) bool {
 		fd              int32
 		events, revents int16
 	}{fd: int32(fd), events: 1} // POLLIN
-	patience := syscall.Timespec{Sec: startIn / 1000, Nsec: startIn % 1000 * 1e6}
+	patience := syscall.Timespec{Sec: startIn}
 	var said byte
 	ready := uintptr(0)
 	for err = syscall.EINTR; err == syscall.EINTR; { // the kernel counts patience down
@@ -88,8 +88,9 @@ func begun(dir string) bool {
 }
 
 // ended removes a container that has ended, whose processes have ended with its
-// first one, and that wants no program to be started. In what runc keeps of it, which Go has
-// encoded, no string can look like a key, since its quotation marks have backslashes before them.
+// first one, and that wants no program to be started. In what runc keeps of it,
+// which Go has encoded, no string can look like a key: its quotation marks have
+// backslashes before them.
 func ended(dir string) bool {
 	var state name
 	if !state.join(dir, "/state.json") {

@@ -47,7 +47,7 @@ func keep(kept, runc *name, version string) {
 	length := copy(answer[:], runc.String())
 	answer[length] = '\n'
 	length += 1 + copy(answer[length+1:], version)
-	fd, err := create(&temp)
+	fd, err := open(&temp, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC)
 	if err != 0 {
 		return
 	}

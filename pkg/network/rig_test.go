@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +22,8 @@ import (
 	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/innerdock/innerdock/test/elsewhere"
 )
 
 // The tests run as the host of a small world: the process is started again in
@@ -295,31 +296,12 @@ func (w *internet) close() {
 // inside calls fn on a thread in the network namespace at path. Sockets that
 // fn opens stay there.
 func inside(path string, fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		home, err := netns.Get()
-		if err != nil {
-			done <- err
-			return
-		}
-		defer home.Close()
-		ns, err := netns.GetFromPath(path)
-		if err == nil {
-			err = netns.Set(ns)
-			_ = ns.Close()
-		}
-		if err == nil {
-			err = fn()
-		}
-		if back := netns.Set(home); back != nil {
-			done <- back
-			return // the thread goes with the goroutine
-		}
-		runtime.UnlockOSThread()
-		done <- err
-	}()
-	return <-done
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return elsewhere.In(ns, fn)
 }
 
 // open opens a Network for the test.

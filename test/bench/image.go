@@ -25,6 +25,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/innerdock/innerdock"
+	"github.com/innerdock/innerdock/test/elsewhere"
 	"github.com/innerdock/innerdock/test/native"
 )
 
@@ -225,25 +226,15 @@ func writeLayer(name string, n uint64, bytes int, shell []byte) error {
 }
 
 // listenIn listens at an address of a process's network.
-func listenIn(pid int, address string) (net.Listener, error) {
-	runtime.LockOSThread() // a thread that cannot go back ends with its goroutine
-	ours, err := netns.Get()
-	if err != nil {
-		return nil, err
-	}
-	defer ours.Close()
+func listenIn(pid int, address string) (listener net.Listener, err error) {
 	theirs, err := netns.GetFromPid(pid)
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
-	if err := netns.Set(theirs); err != nil {
-		return nil, err
-	}
-	listener, err := net.Listen("tcp", address)
-	if err := netns.Set(ours); err != nil {
-		return nil, err
-	}
-	runtime.UnlockOSThread()
+	err = elsewhere.In(theirs, func() (err error) {
+		listener, err = net.Listen("tcp", address)
+		return err
+	})
 	return listener, err
 }

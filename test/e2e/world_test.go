@@ -8,12 +8,12 @@ import (
 	"errors"
 	"io"
 	"net"
-	"runtime"
 	"sync"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+
+	"github.com/innerdock/innerdock/test/elsewhere"
 )
 
 // world is a network namespace beyond the host, with an address. On its port 9100
@@ -23,18 +23,28 @@ func world(t *testing.T, size int) (address string, heard <-chan string, served 
 	t.Helper()
 	const gateway = "10.227.255.1"
 	address = "10.227.255.2"
-	ns, listeners, err := apart(":9100", ":9200")
+	ns, err := elsewhere.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
+	var hears, says net.Listener
+	if err := elsewhere.In(ns, func() (err error) {
+		if hears, err = net.Listen("tcp4", ":9100"); err != nil {
+			return err
+		}
+		says, err = net.Listen("tcp4", ":9200")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
 	said := make([]byte, size)
 	_, _ = rand.Read(said)
 	sum := sha256.Sum256(said)
 	sums := make(chan string, 16)
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		each(listeners[0], func(conn net.Conn) {
+		each(hears, func(conn net.Conn) {
 			hash := sha256.New()
 			if _, err := io.Copy(hash, conn); err == nil {
 				sums <- hex.EncodeToString(hash.Sum(nil))
@@ -42,12 +52,11 @@ func world(t *testing.T, size int) (address string, heard <-chan string, served 
 		})
 	})
 	serving.Go(func() {
-		each(listeners[1], func(conn net.Conn) { _, _ = io.Copy(conn, bytes.NewReader(said)) })
+		each(says, func(conn net.Conn) { _, _ = io.Copy(conn, bytes.NewReader(said)) })
 	})
 	t.Cleanup(func() {
-		for _, l := range listeners {
-			l.Close()
-		}
+		hears.Close()
+		says.Close()
 		serving.Wait()
 	})
 
@@ -74,30 +83,6 @@ func world(t *testing.T, size int) (address string, heard <-chan string, served 
 		t.Fatal(err)
 	}
 	return address, sums, hex.EncodeToString(sum[:])
-}
-
-// apart makes a network namespace and listens there.
-func apart(addresses ...string) (ns netns.NsHandle, listeners []net.Listener, err error) {
-	runtime.LockOSThread()
-	home, err := netns.Get()
-	if err != nil {
-		return ns, nil, err
-	}
-	defer home.Close()
-	if ns, err = netns.New(); err != nil { // this thread is in it
-		return ns, nil, err
-	}
-	for _, address := range addresses {
-		l, failure := net.Listen("tcp4", address)
-		if err = errors.Join(err, failure); failure == nil {
-			listeners = append(listeners, l)
-		}
-	}
-	if back := netns.Set(home); back != nil {
-		return ns, listeners, errors.Join(err, back) // the thread ends with the test
-	}
-	runtime.UnlockOSThread()
-	return ns, listeners, err
 }
 
 // each serves who connects to l, until it is closed.

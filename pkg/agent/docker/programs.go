@@ -19,7 +19,7 @@ const programDir = "/run/docker/innerdock-bin"
 func (s *Supervisor) daemonEnv(profile innerdock.DockerProfile) ([]string, error) {
 	env := s.cfg.Environ(nil)
 	links := legacyIPTables(env)
-	if _, err := os.Stat(wire.RuncPath); err == nil && fronted(profile) { // without networks it does nothing
+	if _, err := os.Stat(wire.RuncPath); err == nil && fronted(profile) { // minimal is without all of it
 		for _, name := range []string{"runc", "containerd-shim-runc-v2"} {
 			links[name] = wire.RuncPath
 		}
