@@ -283,7 +283,7 @@ func TestBadRequests(t *testing.T) {
 	r := newRig(t)
 	key, _ := r.key("default")
 	id := r.create(innerdock.SandboxSpec{}).ID
-	big := `{"image":"` + strings.Repeat("x", 2<<20) + `"}`
+	big := `{"image":"` + strings.Repeat("x", 16<<20) + `"}` // no buffer of a connection holds it
 	for _, test := range []struct {
 		name, method, path, body string
 		code                     innerdock.Code
