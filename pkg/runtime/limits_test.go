@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -230,26 +231,64 @@ func TestDiskIsNotMemory(t *testing.T) {
 // Delete finds what runsc does not know of: processes in the cgroup.
 func TestDeleteKillsWhatIsLeft(t *testing.T) {
 	h := newHost(t)
-	s := h.spec(t, "sleep")
 	told := h.launch(t, h.spec(t, "describe")) // a neighbour that must survive
-	if _, err := h.Create(t.Context(), s); err != nil {
-		t.Fatal(err)
+	for name, spoil := range map[string]func(state string) error{
+		"runsc was killed before it wrote of it": func(state string) error {
+			return errors.Join(os.Remove(state), os.Remove(strings.TrimSuffix(state, "state")+"lock"))
+		},
+		"the host crashed while it was written": func(state string) error { return os.Truncate(state, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := h.spec(t, "sleep")
+			if _, err := h.Create(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			state, err := h.State(t.Context(), s.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := spoil(h.stateFile(s.ID)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.State(t.Context(), s.ID); !errors.Is(err, runtime.ErrNotFound) {
+				t.Errorf("its state: %v; want that it is not found", err)
+			}
+			h.remove(t, s.ID)
+			if err := syscall.Kill(state.PID, 0); err == nil {
+				stat, _ := os.ReadFile("/proc/" + strconv.Itoa(state.PID) + "/stat")
+				if !strings.Contains(string(stat), ") Z ") {
+					t.Errorf("the sandbox's kernel still runs: %s", stat)
+				}
+			}
+		})
 	}
-	state, err := h.State(t.Context(), s.ID)
+	told(nil)
+}
+
+// runsc puts a new state in the place of the old one: whoever reads it, also
+// after runsc was killed, finds a whole one.
+func TestTheStateIsWhole(t *testing.T) {
+	h := newHost(t)
+	s := h.spec(t, "sleep")
+	h.launch(t, s)
+	before, err := os.Open(h.stateFile(s.ID))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{".state", ".lock"} { // as if runsc had been killed before it wrote them
-		if err := os.Remove(filepath.Join(h.dir, "runsc", s.ID+"_sandbox:"+s.ID+file)); err != nil {
-			t.Fatal(err)
+	t.Cleanup(func() { _ = before.Close() })
+	if err := h.Pause(t.Context(), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Open(h.stateFile(s.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = after.Close() })
+	for file, want := range map[*os.File]runtime.Status{before: runtime.Running, after: runtime.Paused} {
+		var state struct{ Status runtime.Status }
+		if err := json.NewDecoder(file).Decode(&state); err != nil || state.Status != want {
+			t.Errorf("%v, %v; want %s", state, err, want)
 		}
 	}
 	h.remove(t, s.ID)
-	if err := syscall.Kill(state.PID, 0); err == nil {
-		stat, _ := os.ReadFile("/proc/" + strconv.Itoa(state.PID) + "/stat")
-		if !strings.Contains(string(stat), ") Z ") {
-			t.Errorf("the sandbox's kernel still runs: %s", stat)
-		}
-	}
-	told(nil)
 }

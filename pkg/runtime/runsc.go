@@ -329,7 +329,7 @@ func explain(err error, id, doing string) error {
 		return innerdock.Errorf(innerdock.CodeTimeout, "%s took too long: %w", doing, err)
 	case errors.Is(err, context.Canceled):
 		return innerdock.Errorf(innerdock.CodeUnavailable, "%s was interrupted: %w", doing, err)
-	case said(err, "loading container: file does not exist"):
+	case said(err, "loading container: file does not exist", "reading container metadata file"): // never written, or cut short
 		return stateError(innerdock.CodeNotFound, ErrNotFound, id)
 	case said(err, "exit status is unavailable"):
 		return stateError(innerdock.CodeSandboxTerminated, ErrExitUnknown, id)

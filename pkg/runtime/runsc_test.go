@@ -61,6 +61,11 @@ func TestRunscSuite(t *testing.T) {
 	runtimetest.Suite(t, runtimetest.Subject{Runtime: h, NewSpec: h.spec})
 }
 
+// stateFile is where runsc writes down what it knows of a sandbox.
+func (h host) stateFile(id string) string {
+	return filepath.Join(h.dir, "runsc", id+"_sandbox:"+id+".state")
+}
+
 // remove deletes a sandbox and checks that its cgroup is gone.
 func (h host) remove(t testing.TB, id string) {
 	t.Helper()
@@ -121,11 +126,7 @@ func TestAKilledPause(t *testing.T) {
 		if err := h.Pause(t.Context(), s.ID); err != nil {
 			t.Fatal(err)
 		}
-		files, err := filepath.Glob(filepath.Join(h.dir, "runsc", s.ID+"*.state"))
-		if err != nil || len(files) != 1 {
-			t.Fatalf("%q, %v", files, err)
-		}
-		state, err := os.ReadFile(files[0])
+		state, err := os.ReadFile(h.stateFile(s.ID))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +134,7 @@ func TestAKilledPause(t *testing.T) {
 		if bytes.Equal(state, running) {
 			t.Fatalf("runsc has not written that it is paused: %s", state)
 		}
-		if err := os.WriteFile(files[0], running, 0o600); err != nil {
+		if err := os.WriteFile(h.stateFile(s.ID), running, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := again(t.Context(), s.ID); err != nil {
