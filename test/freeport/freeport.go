@@ -4,8 +4,10 @@ package freeport
 import (
 	"fmt"
 	"math/rand/v2"
-	"net"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/innerdock/innerdock/test/claim"
 )
@@ -28,17 +30,28 @@ func Get(t testing.TB) int {
 		if !taken {
 			continue
 		}
-		listener, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
+		if !free(port) {
 			claim.Give(name)
 			continue
 		}
-		_ = listener.Close()
 		t.Cleanup(func() { claim.Give(name) })
 		return port
 	}
 	t.Fatal("no free port was found")
 	return 0
+}
+
+// free reports whether the port can be bound. No program may be started meanwhile: until
+// it runs, its process has a copy of each file of this one, and so the port.
+func free(port int) bool {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return unix.Bind(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}) == nil
 }
 
 // Address is Get as an address.
