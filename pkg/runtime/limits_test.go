@@ -237,6 +237,9 @@ func TestDeleteKillsWhatIsLeft(t *testing.T) {
 			return errors.Join(os.Remove(state), os.Remove(strings.TrimSuffix(state, "state")+"lock"))
 		},
 		"the host crashed while it was written": func(state string) error { return os.Truncate(state, 0) },
+		"the host crashed before its blocks were": func(state string) error {
+			return errors.Join(os.Truncate(state, 0), os.Truncate(state, 100))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := h.spec(t, "sleep")
@@ -263,6 +266,24 @@ func TestDeleteKillsWhatIsLeft(t *testing.T) {
 		})
 	}
 	told(nil)
+}
+
+// A state that cannot be read for now is none that is not there: its sandbox lives.
+func TestAnUnreadableState(t *testing.T) {
+	h := newHost(t)
+	s := h.spec(t, "sleep")
+	h.launch(t, s)
+	state := h.stateFile(s.ID)
+	if err := errors.Join(os.Rename(state, state+"-kept"), os.Mkdir(state, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.State(t.Context(), s.ID); err == nil || errors.Is(err, runtime.ErrNotFound) {
+		t.Errorf("its state: %v; want another error than that it is not found", err)
+	}
+	if err := errors.Join(os.Remove(state), os.Rename(state+"-kept", state)); err != nil {
+		t.Fatal(err)
+	}
+	h.remove(t, s.ID)
 }
 
 // runsc puts a new state in the place of the old one: whoever reads it, also

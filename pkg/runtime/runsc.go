@@ -329,7 +329,7 @@ func explain(err error, id, doing string) error {
 		return innerdock.Errorf(innerdock.CodeTimeout, "%s took too long: %w", doing, err)
 	case errors.Is(err, context.Canceled):
 		return innerdock.Errorf(innerdock.CodeUnavailable, "%s was interrupted: %w", doing, err)
-	case said(err, "loading container: file does not exist", "reading container metadata file"): // never written, or cut short
+	case said(err, "loading container: file does not exist"), stateCutShort(err):
 		return stateError(innerdock.CodeNotFound, ErrNotFound, id)
 	case said(err, "exit status is unavailable"):
 		return stateError(innerdock.CodeSandboxTerminated, ErrExitUnknown, id)
@@ -337,6 +337,12 @@ func explain(err error, id, doing string) error {
 		return stateError(innerdock.CodeConflict, ErrState, id)
 	}
 	return innerdock.Internal(err, doing)
+}
+
+// stateCutShort reports whether runsc read what it keeps of a sandbox and that is not
+// whole, as after a crash of the host. What could not be read may be whole.
+func stateCutShort(err error) bool {
+	return said(err, "reading container metadata file") && said(err, "unexpected end of JSON input", "invalid character")
 }
 
 // readPID reads the file that runsc writes the kernel's process ID to.
