@@ -115,14 +115,14 @@ for n in range(200):
     with db:
         db.execute("insert into t values (?, ?)", (sys.argv[1], n))
 EOF
-writer() { docker run --rm -v /usr:/usr:ro -v "$N:/v" -v "$W:/w:ro" nginx python3 /w/write.py "$1"; }
+python() { docker run --rm -v /usr:/usr:ro -v "$N:/v" -v "$W:/w:ro" nginx python3 "$@"; }
 docker volume create "$N" >/dev/null
 # Two that begin a log at once are refused, on any kernel: the database is locked.
-docker run --rm -v /usr:/usr:ro -v "$N:/v" nginx python3 -c 'import sqlite3; d = sqlite3.connect("/v/data.db"); d.execute("pragma journal_mode = wal"); d.execute("create table t (who, n)")'
-writer a & other=$!
-writer b
+python -c 'import sqlite3; d = sqlite3.connect("/v/data.db"); d.execute("pragma journal_mode = wal"); d.execute("create table t (who, n)")'
+python /w/write.py a & other=$!
+python /w/write.py b
 wait $other
-is "$(docker run --rm -v /usr:/usr:ro -v "$N:/v" nginx python3 -c 'import sqlite3; d = sqlite3.connect("/v/data.db"); print(d.execute("pragma integrity_check").fetchone()[0], d.execute("select count(*) from t").fetchone()[0])')" 'ok 400'
+is "$(python -c 'import sqlite3; d = sqlite3.connect("/v/data.db"); print(d.execute("pragma integrity_check").fetchone()[0], d.execute("select count(*) from t").fetchone()[0])')" 'ok 400'
 
 #@ root-xattr: extended attributes are kept in a container's root and in a volume
 docker run -d --name "$N" -v /usr:/usr:ro -v "$N:/v" nginx sleep 1000 >/dev/null
