@@ -87,6 +87,7 @@ type call struct {
 	body     io.Reader
 	bodyType string // Content-Type of body; "": application/octet-stream
 	accept   string
+	id       string // the request's; "": the server's choice
 }
 
 // send performs a call and returns a reply whose status is 2xx, for the caller to close.
@@ -112,6 +113,9 @@ func (c *Client) send(ctx context.Context, call call) (*http.Response, error) {
 	}
 	if call.accept != "" {
 		request.Header.Set("Accept", call.accept)
+	}
+	if call.id != "" {
+		request.Header.Set(RequestIDHeader, call.id)
 	}
 	if c.key != "" {
 		request.Header.Set("Authorization", "Bearer "+c.key)

@@ -2,17 +2,51 @@ package innerdock
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
 // longPoll is how long one request of a wait lasts.
 const longPoll = 50 * time.Second
 
-// CreateSandbox returns a running sandbox; its Docker may still be starting.
+// unmakeTime is how long a client that gave up has to end what it was not told of.
+const unmakeTime = 10 * time.Second
+
+// CreateSandbox returns a running sandbox; its Docker may still be starting. When ctx
+// ends before, there is none.
 func (c *Client) CreateSandbox(ctx context.Context, spec SandboxSpec) (Sandbox, error) {
-	return fetch[Sandbox](ctx, c, call{method: http.MethodPost, path: "/v1/sandboxes", content: spec})
+	return makeSandboxes[Sandbox](ctx, c, call{method: http.MethodPost, path: "/v1/sandboxes", content: spec})
+}
+
+// makeSandboxes performs a call that makes sandboxes. The server ends those of a client
+// that has left; one that leaves while the reply is on its way ends them itself.
+func makeSandboxes[T any](ctx context.Context, c *Client, call call) (T, error) {
+	call.id = strings.ToLower(rand.Text())
+	made, err := fetch[T](ctx, c, call)
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(err, c.unmake(ctx, call.id))
+	}
+	return made, err
+}
+
+// unmake ends the sandboxes that a request made.
+func (c *Client) unmake(ctx context.Context, request string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unmakeTime)
+	defer cancel()
+	sandboxes, err := c.Sandboxes(ctx, false)
+	for _, sandbox := range sandboxes {
+		if sandbox.RequestID != request {
+			continue
+		}
+		if _, failure := c.TerminateWithin(ctx, sandbox.ID, 0); CodeOf(failure) != CodeNotFound {
+			err = errors.Join(err, failure)
+		}
+	}
+	return err
 }
 
 // Sandboxes lists the live sandboxes, or with all those that have ended too.

@@ -48,8 +48,8 @@ func (c *Client) Commit(ctx context.Context, idOrName string) (Image, error) {
 }
 
 // Fork makes copies of a running sandbox, which goes on. They have no name.
-// Either all are made, or none is.
+// Either all are made, or none is, as when ctx ends before.
 func (c *Client) Fork(ctx context.Context, idOrName string, count int) ([]Sandbox, error) {
-	list, err := fetch[struct{ Sandboxes []Sandbox }](ctx, c, call{method: http.MethodPost, path: sandboxPath(idOrName, "/fork"), content: ForkSpec{Count: count}})
+	list, err := makeSandboxes[struct{ Sandboxes []Sandbox }](ctx, c, call{method: http.MethodPost, path: sandboxPath(idOrName, "/fork"), content: ForkSpec{Count: count}})
 	return list.Sandboxes, err
 }

@@ -95,6 +95,7 @@ type Sandbox struct {
 	Address   string             `json:"address,omitempty" doc:"IPv4 address on the sandbox network."`
 	Start     StartKind          `json:"start,omitempty" enum:"cold,warm,pool,snapshot" doc:"pool: it was ready; warm: restored from a template; cold: started from its image, for which the sandbox's log says why."`
 	Docker    DockerStatus       `json:"docker"`
+	RequestID string             `json:"request_id,omitempty" doc:"The request that made it."`
 	CreatedAt time.Time          `json:"created_at"`
 	EndedAt   *time.Time         `json:"ended_at,omitempty"`
 	Timings   map[string]float64 `json:"timings,omitempty" doc:"Seconds that each phase of the start took."`

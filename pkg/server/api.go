@@ -17,6 +17,9 @@ const description = `innerdock runs untrusted code in gVisor sandboxes that have
 
 Over the server's Unix socket no key is needed; over TCP send ` + "`Authorization: Bearer KEY`" + `.
 Every error is an Error: switch on its code, show its message. The status follows the code.
+Every reply names its request in the header ` + "`Innerdock-Request-Id`" + `, as the server's log does. A request
+that has such a header (1 to 64 of ` + "`A-Z a-z 0-9 . _ -`" + `) keeps its name, and sandboxes say in
+` + "`request_id`" + ` which one made them: who gave up waiting, and may have missed the reply, finds and ends them by it.
 Long polls answer after 60 seconds at the most; output streams are resumed by offset.`
 
 // newAPI makes an empty API whose operations are served by mux.

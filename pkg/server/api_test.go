@@ -3,13 +3,17 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/innerdock/innerdock"
@@ -277,6 +281,83 @@ func TestCreateForNobody(t *testing.T) {
 		t.Fatalf("the client got %v", err)
 	}
 	eventually(t, "the sandbox is terminated", func() bool { return r.backend.Live() == 0 })
+}
+
+// One that leaves while the reply is on its way is told nothing, and the server cannot
+// know that.
+func TestCreateForOneWhoLeavesAtTheLastMoment(t *testing.T) {
+	r := newRig(t)
+	kept := r.create(innerdock.SandboxSpec{})
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := r.connect("unix://"+swallowFirst(t, r.socket, cancel), "").CreateSandbox(ctx, innerdock.SandboxSpec{Image: "x"})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("the client got %v", err)
+	}
+	all, err := r.client.Sandboxes(t.Context(), true)
+	if err != nil || len(all) != 2 {
+		t.Fatalf("there are %+v, %v", all, err)
+	}
+	for _, sandbox := range all {
+		if sandbox.State.Ended() == (sandbox.ID == kept.ID) {
+			t.Errorf("sandbox %s of request %s is %s", sandbox.ID, sandbox.RequestID, sandbox.State)
+		}
+	}
+}
+
+// swallowFirst listens before a server's socket. Of the first connection it passes
+// only the request, and calls swallowed when the reply comes.
+func swallowFirst(t *testing.T, socket string, swallowed func()) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "front.sock")
+	front, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var passing sync.WaitGroup
+	passing.Go(func() {
+		for first := true; ; first = false {
+			client, err := front.Accept()
+			if err != nil {
+				return
+			}
+			behind, err := net.Dial("unix", socket)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			passing.Go(func() { _, _ = io.Copy(behind, client); _ = behind.Close() })
+			passing.Go(func() {
+				if first {
+					_, _ = behind.Read(make([]byte, 1))
+					swallowed()
+				} else {
+					_, _ = io.Copy(client, behind)
+				}
+				_ = client.Close()
+			})
+		}
+	})
+	t.Cleanup(func() { _ = front.Close(); passing.Wait() })
+	return path
+}
+
+// A request is called what its client calls it, unless that is no name.
+func TestRequestIDs(t *testing.T) {
+	r := newRig(t)
+	key, _ := r.key("default")
+	for sent, taken := range map[string]bool{
+		"build-7.a_B": true, strings.Repeat("x", 64): true, strings.Repeat("x", 65): false, "a b": false, "é": false, "": false,
+	} {
+		response, body := r.request("POST", "/v1/sandboxes", key, strings.NewReader(`{"image":"x"}`), innerdock.RequestIDHeader, sent)
+		sandbox := innerdock.Sandbox{}
+		if err := json.Unmarshal([]byte(body), &sandbox); err != nil {
+			t.Fatal(err)
+		}
+		got := response.Header.Get(innerdock.RequestIDHeader)
+		if got == "" || got != sandbox.RequestID || (got == sent) != taken {
+			t.Errorf("a request that calls itself %q is %q in its reply and %q in its sandbox", sent, got, sandbox.RequestID)
+		}
+	}
 }
 
 func TestBadRequests(t *testing.T) {

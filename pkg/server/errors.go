@@ -37,7 +37,7 @@ var useFailures = sync.OnceFunc(func() {
 	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
 		refusal := refusalOf(status, msg, errs)
 		if ctx != nil {
-			refusal.RequestID = requestID(ctx.Context())
+			refusal.RequestID = innerdock.RequestID(ctx.Context())
 		}
 		return &failure{refusal}
 	}
@@ -99,10 +99,10 @@ func (s *Server) errorFor(ctx context.Context, err error) *innerdock.Error {
 	}
 	if known.Code == innerdock.CodeInternal && known.Cause != nil && ctx.Err() == nil {
 		s.log.LogAttrs(ctx, slog.LevelError, "request failed",
-			slog.String("request_id", requestID(ctx)), slog.Any("error", known))
+			slog.String("request_id", innerdock.RequestID(ctx)), slog.Any("error", known))
 	}
 	shown := *known
-	shown.RequestID = requestID(ctx)
+	shown.RequestID = innerdock.RequestID(ctx)
 	return &shown
 }
 

@@ -136,7 +136,7 @@ func (s *Server) export(w http.ResponseWriter, r *http.Request, write func(begin
 	switch {
 	case err == nil:
 	case begun:
-		s.log.Warn("an export broke off", "request_id", requestID(r.Context()), "err", err)
+		s.log.Warn("an export broke off", "request_id", innerdock.RequestID(r.Context()), "err", err)
 		panic(http.ErrAbortHandler) // the client must not take what it has for the whole
 	default:
 		s.fail(w, r, err)

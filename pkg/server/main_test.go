@@ -187,7 +187,7 @@ func wantError(t *testing.T, response *http.Response, body string, code innerdoc
 	if failure.Code != code || response.StatusCode != code.Status() {
 		t.Fatalf("got %s with status %d (%s), want %s", failure.Code, response.StatusCode, failure.Message, code)
 	}
-	if id := response.Header.Get(server.RequestIDHeader); id == "" || failure.RequestID != id {
+	if id := response.Header.Get(innerdock.RequestIDHeader); id == "" || failure.RequestID != id {
 		t.Errorf("request_id is %q, the header says %q", failure.RequestID, id)
 	}
 	if got := response.Header.Get("Content-Type"); got != "application/json" {

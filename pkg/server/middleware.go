@@ -1,13 +1,13 @@
 package server
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"path"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -25,14 +25,15 @@ const (
 	leftover     = 32 << 20         // bytes of that rest
 )
 
-// RequestIDHeader names the request in every reply; the log has it as request_id.
-const RequestIDHeader = "Innerdock-Request-Id"
+// clientsRequestID is what a client may call its request.
+var clientsRequestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-type requestIDKey struct{}
-
-func requestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestIDKey{}).(string)
-	return id
+// requestIDOf is the client's name for its request, or a new one.
+func requestIDOf(r *http.Request) string {
+	if id := r.Header.Get(innerdock.RequestIDHeader); clientsRequestID.MatchString(id) {
+		return id
+	}
+	return strings.ToLower(rand.Text()[:12])
 }
 
 // outermost is what every request goes through first: an ID, limits, headers
@@ -40,12 +41,12 @@ func requestID(ctx context.Context) string {
 func (s *Server) outermost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
-		id := strings.ToLower(rand.Text()[:12])
-		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
+		id := requestIDOf(r)
+		r = r.WithContext(innerdock.WithRequestID(r.Context(), id))
 		reply := newReply(w)
 		body := limitBody(reply, r)
 		h := w.Header()
-		h.Set(RequestIDHeader, id)
+		h.Set(innerdock.RequestIDHeader, id)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox")
 		h.Set("Cache-Control", "no-store")
@@ -69,7 +70,7 @@ func (s *Server) recover(reply *reply, r *http.Request) {
 	if abort, _ := cause.(error); errors.Is(abort, http.ErrAbortHandler) || reply.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
-	s.log.Error("request panicked", "request_id", requestID(r.Context()), "cause", cause, "stack", string(debug.Stack()))
+	s.log.Error("request panicked", "request_id", innerdock.RequestID(r.Context()), "cause", cause, "stack", string(debug.Stack()))
 	s.fail(reply, r, innerdock.Errorf(innerdock.CodeInternal, "this is a bug in innerdock; the server's log has it"))
 }
 

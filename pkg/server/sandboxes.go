@@ -77,7 +77,7 @@ func (s *Server) createSandbox(ctx context.Context, who principal, in *bodyOf[in
 		return nil, err
 	}
 	if ctx.Err() != nil {
-		s.log.Info("client left during create: terminating", "container_id", sandbox.ID, "request_id", requestID(ctx))
+		s.log.Info("client left during create: terminating", "container_id", sandbox.ID, "request_id", innerdock.RequestID(ctx))
 		_, err := s.backend.Terminate(context.WithoutCancel(ctx), who.Tenant, sandbox.ID, innerdock.DefaultGrace)
 		return nil, err
 	}

@@ -44,7 +44,7 @@ func (w *Worker) plan(ctx context.Context, tenant string, spec innerdock.Sandbox
 			"name: %q is not a name; use up to 63 lower-case letters, digits and dashes", spec.Name)
 	}
 	rec := &store.Record{Tenant: tenant, Spec: spec}
-	rec.ID = newID(w.Prefix)
+	rec.ID, rec.RequestID = newID(w.Prefix), innerdock.RequestID(ctx)
 	rec.Name, rec.State, rec.CreatedAt = spec.Name, innerdock.StateCreating, time.Now().UTC()
 	rec.Timings = map[string]float64{}
 	if err := planResources(rec, spec); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/innerdock/innerdock"
 )
@@ -182,16 +183,38 @@ func TestKillingPID1EndsTheSandbox(t *testing.T) {
 	shared.noTrace(t, sandbox.ID)
 }
 
+// It is given up at every stage, and most often about when the reply is on its way.
 func TestACreationThatIsCancelledLeavesNothing(t *testing.T) {
-	image := shared.image(t, python).ID
+	spec := innerdock.SandboxSpec{Image: shared.image(t, python).ID}
+	create := func(within time.Duration) bool {
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		sandbox, err := shared.client.CreateSandbox(ctx, spec)
+		if err != nil {
+			return false
+		}
+		if _, err := shared.client.Terminate(t.Context(), sandbox.ID); err != nil {
+			t.Error(err)
+		}
+		return true
+	}
 	for i := range 8 {
-		ctx, cancel := context.WithTimeout(t.Context(), testDelay(i))
-		sandbox, err := shared.client.CreateSandbox(ctx, innerdock.SandboxSpec{Image: image})
-		cancel()
-		if err == nil {
-			if _, err := shared.client.Terminate(t.Context(), sandbox.ID); err != nil {
-				t.Error(err)
-			}
+		create(testDelay(i))
+	}
+	started := time.Now()
+	sandbox, err := shared.client.CreateSandbox(t.Context(), spec)
+	edge := time.Since(started)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := shared.client.Terminate(t.Context(), sandbox.ID); err != nil {
+		t.Error(err)
+	}
+	for range 16 {
+		if create(edge) {
+			edge -= 2 * time.Millisecond
+		} else {
+			edge += time.Millisecond
 		}
 	}
 	waitEmpty(t, shared)

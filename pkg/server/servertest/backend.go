@@ -115,6 +115,7 @@ func (b *Backend) Create(ctx context.Context, tenant string, spec innerdock.Sand
 	s := &sandbox{tenant: tenant, dir: dir, ended: make(chan struct{}), Sandbox: innerdock.Sandbox{
 		ID: fmt.Sprintf("test%08d", b.last), Name: spec.Name, State: innerdock.StateRunning, Image: spec.Image,
 		CPU: 1, Memory: 1 << 30, Disk: 10 << 30, CreatedAt: time.Now().UTC(), Docker: b.docker(spec),
+		RequestID: innerdock.RequestID(ctx),
 	}}
 	b.all[s.ID] = s
 	made, created := s.Sandbox, b.created
