@@ -128,6 +128,7 @@ class Contract:
         self.script: Script = lambda process: 0
         self.login: Script = lambda process: 64  # as in a sandbox without DOCKER_USERNAME
         self.faults: list[Failure | str] = []  # of the next requests; "drop" cuts the connection
+        self.withheld: threading.Event | None = None  # set when a creation is done and not told
         self.cut_output_after: int = 0  # events after which an output stream breaks, once
 
     # What a test asks.
@@ -315,7 +316,14 @@ def _render(h: Handler, c: Contract, q: dict[str, str], body: Any) -> None:
 
 
 def _create(h: Handler, c: Contract, q: dict[str, str], body: Any) -> None:
-    h.reply(201, c.create(body))
+    box = c.create(body)
+    box["request_id"] = h.headers.get("Innerdock-Request-Id") or "its-own"
+    if c.withheld is None:
+        h.reply(201, box)
+        return
+    c.withheld.set()
+    h.rfile.read(1)  # until the client leaves
+    h.close_connection = True
 
 
 def _list(h: Handler, c: Contract, q: dict[str, str], body: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,21 @@ def test_a_line_is_enough(contract: Contract, host: str) -> None:
             assert await process.wait() == 137
 
     asyncio.run(main())
+
+
+def test_nothing_is_left_of_a_creation_that_is_cancelled(contract: Contract, host: str) -> None:
+    async def main() -> None:
+        async with Client(host) as client:
+            await Sandbox(client=client).create()
+            contract.withheld = threading.Event()
+            creation = asyncio.create_task(Sandbox(client=client).create())
+            assert await asyncio.to_thread(contract.withheld.wait, 10)
+            creation.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await creation
+
+    asyncio.run(main())
+    assert [box["state"] for box in contract.sandboxes.values()] == ["running", "terminated"]
 
 
 def test_no_server(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import threading
 from typing import Any
 
@@ -94,6 +95,32 @@ def test_context_manager(contract: Contract, client: Client) -> None:
     with pytest.raises(ZeroDivisionError), Sandbox(client=client).create() as second:
         _ = 1 / 0
     assert second.poll() == 0
+
+
+def test_nothing_is_left_of_a_creation_that_is_interrupted(
+    contract: Contract, client: Client, instance: SandboxInstance
+) -> None:
+    """The server has made it; that it is not told of it, the server cannot know."""
+    contract.withheld = threading.Event()
+    threading.Thread(target=interrupt_at, args=[contract.withheld], daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        Sandbox(client=client).create()
+    assert [box["state"] for box in contract.sandboxes.values()] == ["running", "terminated"]
+
+
+def interrupt_at(event: threading.Event) -> None:
+    event.wait(10)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def test_nothing_is_left_of_a_creation_that_takes_too_long(
+    contract: Contract, client: Client, instance: SandboxInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract.withheld = threading.Event()
+    monkeypatch.setattr("innerdock._sync.sandbox.CREATE_TIMEOUT", 0.2)
+    with pytest.raises(InnerdockTimeoutError):
+        Sandbox(client=client).create()
+    assert [box["state"] for box in contract.sandboxes.values()] == ["running", "terminated"]
 
 
 def test_connect(contract: Contract, client: Client) -> None:

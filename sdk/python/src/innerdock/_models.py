@@ -233,6 +233,8 @@ class SandboxInfo:
     """pool: it was ready; warm: restored from a template; snapshot: it goes on from one;
     cold: started from its image."""
     docker: DockerStatus
+    request_id: str
+    """The request that made it, as named in the server's log."""
     created_at: datetime | None
     ended_at: datetime | None
     timings: Mapping[str, float]
@@ -260,6 +262,7 @@ class SandboxInfo:
             address=data.get("address", ""),
             start=data.get("start", ""),
             docker=DockerStatus.from_json(data.get("docker") or {}),
+            request_id=data.get("request_id", ""),
             created_at=parse_time(data.get("created_at")),
             ended_at=parse_time(data.get("ended_at")),
             timings=dict(data.get("timings") or {}),

@@ -183,8 +183,8 @@ class SandboxInstance:
 
         They are sandboxes of their own, without a name. All are made, or none.
         """
-        data = self.client.transport.json(
-            "POST", f"{self._base}/fork", json={"count": count}, timeout=SNAPSHOT_TIMEOUT
+        data = self.client.transport.make(
+            f"{self._base}/fork", json={"count": count}, timeout=SNAPSHOT_TIMEOUT
         )
         return [
             SandboxInstance(self.client, SandboxInfo.from_json(one), self._daemon_timeout)

@@ -125,7 +125,8 @@ class Sandbox:
         """Builds the image if needed, starts a sandbox and returns it.
 
         The sandbox runs when this returns; Docker, if enabled, may be starting,
-        and every method of ``instance.docker`` waits for it.
+        and every method of ``instance.docker`` waits for it. When it is interrupted
+        or cancelled, no sandbox is left.
         """
         client = self._client or default_client()
         started = time.monotonic()
@@ -169,9 +170,7 @@ class Sandbox:
             env={key: str(value) for key, value in (env or {}).items()},
             auto_pause=auto_pause,
         )
-        data = client.transport.json(
-            "POST", "/v1/sandboxes", json=body, timeout=CREATE_TIMEOUT
-        )
+        data = client.transport.make("/v1/sandboxes", json=body, timeout=CREATE_TIMEOUT)
         return SandboxInstance(client, SandboxInfo.from_json(data), daemon_timeout)
 
     def create_from_memory_snapshot(self, snapshot_id: str) -> SandboxInstance:
@@ -193,8 +192,8 @@ class Sandbox:
         return self.image.id
 
     def _post(self, client: Client, image_id: str) -> Any:
-        return client.transport.json(
-            "POST", "/v1/sandboxes", json={**self._body, "image": image_id}, timeout=CREATE_TIMEOUT
+        return client.transport.make(
+            "/v1/sandboxes", json={**self._body, "image": image_id}, timeout=CREATE_TIMEOUT
         )
 
 

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import time
+import secrets
 import ssl
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from json import loads
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ RETRY_DELAYS = (0.1, 0.2, 0.4, 0.8, 1.6)
 MAX_ANSWER = 64 << 20
 """Bytes of an answer that is kept in memory, unless a caller wants more."""
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+REQUEST_ID = "Innerdock-Request-Id"
+"""The header that names a request; the sandboxes that it made say it as request_id."""
 
 
 class Answer(NamedTuple):
@@ -130,6 +133,30 @@ class Transport:
             return loads(answer.content)
         except ValueError as cause:
             raise _unreadable(cause) from cause
+
+    def make(self, path: str, *, json: Any, timeout: float) -> Any:
+        """Sends a request that makes sandboxes, and returns its answer's JSON.
+
+        The server ends those of a client that has left. When this is given up (an
+        interrupt, a cancellation, the timeout) while the answer is on its way, the
+        server cannot know, and they are ended from here.
+        """
+        request_id = secrets.token_hex(8)
+        try:
+            return self.json(
+                "POST", path, json=json, headers={REQUEST_ID: request_id}, timeout=timeout
+            )
+        except BaseException as error:
+            if isinstance(error, InnerdockTimeoutError) or not isinstance(error, Exception):
+                with suppress(InnerdockError):
+                    self._unmake(request_id)
+            raise
+
+    def _unmake(self, request_id: str) -> None:
+        made = self.json("GET", "/v1/sandboxes")
+        for sandbox in made["sandboxes"]:
+            if sandbox.get("request_id") == request_id:
+                self.request("DELETE", f"/v1/sandboxes/{sandbox['id']}", params={"grace": 0})
 
     @contextmanager
     def stream(
