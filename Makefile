@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup runsc build demo up down test check bench compat generate clean
+.PHONY: help setup runsc build demo up down test check bench soak compat generate clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,9 @@ check: ## formatting, vet, lint, generated files, types, data races
 
 bench: ## measure starts, processes and Docker against Docker on the host
 	@scripts/bench
+
+soak: ## have a server live through ten bad minutes; scripts/soak -for 8h for a bad night
+	@scripts/soak
 
 compat: ## run the checks of compatibility with Docker, and write docs/compatibility.md
 	@scripts/compat

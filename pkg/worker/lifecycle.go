@@ -73,7 +73,11 @@ func (w *Worker) create(ctx context.Context, rec *store.Record, root string) (*s
 	if s == nil {
 		return nil, errors.Join(err, w.discard(rec.ID, err.Error()))
 	}
-	s.log.Error("sandbox could not be created", "error", err)
+	if ctx.Err() != nil {
+		s.log.Info("the creation was given up", "error", err)
+	} else {
+		s.log.Error("sandbox could not be created", "error", err)
+	}
 	return nil, errors.Join(err, w.end(s, ending{state: innerdock.StateFailed, reason: err.Error()}))
 }
 

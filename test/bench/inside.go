@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -29,7 +28,7 @@ import (
 	"github.com/innerdock/innerdock"
 	"github.com/innerdock/innerdock/pkg/registry/seed"
 	"github.com/innerdock/innerdock/pkg/runtime"
-	"github.com/innerdock/innerdock/test/freepool"
+	"github.com/innerdock/innerdock/test/serving"
 )
 
 // insidePool begins the addresses of the part's own server: 10.insidePool.
@@ -52,12 +51,17 @@ func (b *bench) inside(ctx context.Context) (err error) {
 	}
 	upstream := httptest.NewServer(registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(blobs)), registry.Logger(log.New(io.Discard, "", 0))))
 	defer upstream.Close()
-	client, stop, err := b.ownServer(ctx, dir, upstream.URL)
+	server, err := serving.New(serving.Options{Binary: b.binary, Runsc: b.runscPath, Images: b.images, Second: insidePool,
+		Flags: []string{"--registry-upstream", upstream.URL, "--log-level", "warn"}, Log: os.Stderr})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
-	own := &bench{client: client, starts: b.starts}
+	defer func() { err = errors.Join(err, server.Remove()) }()
+	if err := server.Start(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Signal(unix.SIGTERM)) }()
+	own := &bench{client: server.Client, starts: b.starts}
 	defer func() { b.list = append(b.list, own.list...) }()
 	for size := range strings.SplitSeq("0,"+b.sizes, ",") {
 		megabytes, err := strconv.Atoi(size)
@@ -69,44 +73,6 @@ func (b *bench) inside(ctx context.Context) (err error) {
 		}
 	}
 	return nil
-}
-
-// ownServer is a server with a registry behind its cache.
-func (b *bench) ownServer(ctx context.Context, dir, upstream string) (_ *innerdock.Client, stop func() error, err error) {
-	pool, err := freepool.In(insidePool)
-	if err != nil {
-		return nil, nil, err
-	}
-	socket := filepath.Join(dir, "api.sock")
-	cmd := exec.Command(b.binary, "server", "--data", filepath.Join(dir, "data"), "--socket", socket, "--images", b.images,
-		"--runsc", b.runscPath, "--pool", pool.String(), "--registry-upstream", upstream, "--log-level", "warn")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		return nil, nil, err
-	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
-	client, err := innerdock.New("unix://"+socket, "")
-	stop = func() error {
-		if client != nil {
-			client.Close()
-		}
-		return errors.Join(cmd.Process.Signal(unix.SIGTERM), <-exited)
-	}
-	for err == nil {
-		if _, err := client.Version(ctx); err == nil {
-			return client, stop, nil
-		}
-		select {
-		case err = <-exited:
-			exited <- nil
-			err = fmt.Errorf("the server has ended: %w", err)
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-	return nil, nil, errors.Join(err, stop())
 }
 
 // withInside measures with one image, which is removed afterwards.
