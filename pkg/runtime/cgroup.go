@@ -24,6 +24,20 @@ const cgroupRoot = "/sys/fs/cgroup"
 // version 1 announces nothing.
 const emptyPoll = 5 * time.Millisecond
 
+// makeParent makes the cgroup that those of all sandboxes are in, where root is that
+// of version 2. runsc takes a parent that it has to make for the sandbox's own, and
+// could not delete that sandbox while there are others.
+func makeParent(root string) error {
+	if _, err := os.Stat(root + "/cgroup.controllers"); err != nil {
+		return nil
+	}
+	err := os.Mkdir(filepath.Dir(root+CgroupPath("id")), 0o755)
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return innerdock.Internal(err, "making the cgroup of all sandboxes")
+	}
+	return nil
+}
+
 // cgroupDirs returns the directories of a sandbox's cgroup that exist.
 func cgroupDirs(id string) ([]string, error) {
 	perController, err := filepath.Glob(cgroupRoot + "/*" + CgroupPath(id))

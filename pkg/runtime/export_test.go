@@ -9,6 +9,9 @@ import (
 // TableSize lets the benchmark go without the large table of descriptors.
 var TableSize = &tableSize
 
+// MakeParent lets a test have the hierarchy that there is.
+var MakeParent = makeParent
+
 // RunDetached is Create and Start by one process of runsc, for the benchmark.
 func (r *Runsc) RunDetached(ctx context.Context, s Spec) error {
 	if err := writeBundle(s); err != nil {

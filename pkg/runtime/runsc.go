@@ -130,6 +130,9 @@ func (r *Runsc) make(ctx context.Context, s Spec, doing string, argv func(s Spec
 	if r.exists(s.ID) {
 		return 0, stateError(innerdock.CodeConflict, ErrExists, s.ID)
 	}
+	if err := makeParent(cgroupRoot); err != nil {
+		return 0, err
+	}
 	if err := writeBundle(s); err != nil {
 		return 0, err
 	}
