@@ -53,7 +53,9 @@ func (s *soak) live(ctx context.Context, l life, random *rand.Rand) {
 	ctx, cancel := context.WithTimeout(ctx, lifetime)
 	defer cancel()
 	w := &walk{soak: s, random: random}
+	s.up.RLock()
 	began, kills := time.Now(), s.kills.Load()
+	s.up.RUnlock()
 	err := l.live(w, ctx)
 	cut := err != nil && s.kills.Load() != kills && innerdock.CodeOf(err) == innerdock.CodeUnavailable
 	if cut {

@@ -48,7 +48,9 @@ type soak struct {
 	client  *innerdock.Client
 	image   string // with Docker
 	started time.Time
-	kills   atomic.Int64 // of the server
+
+	up    sync.RWMutex // held by who kills the server, until there is the next one
+	kills atomic.Int64
 
 	mu    sync.Mutex
 	tally map[string]*count
@@ -174,6 +176,8 @@ func (s *soak) side(ctx context.Context, chosen []life, long time.Duration, atAT
 
 // restart kills the server, and starts the next one. There is one in the end.
 func (s *soak) restart(ctx context.Context) {
+	s.up.Lock()
+	defer s.up.Unlock()
 	s.kills.Add(1)
 	err := s.server.Signal(syscall.SIGKILL)
 	began := time.Now()
