@@ -73,7 +73,7 @@ func TestRestoreGoesOn(t *testing.T) {
 		}
 		random[after.Random] = true
 		if limit, err := os.ReadFile("/sys/fs/cgroup/memory" + runtime.CgroupPath(s.ID) + "/memory.limit_in_bytes"); err == nil &&
-			string(limit) != fmt.Sprintln(300*mebibyte) {
+			string(limit) != fmt.Sprintln(300*mebibyte*9/8) {
 			t.Errorf("the restored sandbox may take %s bytes of memory", limit)
 		}
 	}

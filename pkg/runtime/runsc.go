@@ -142,6 +142,9 @@ func (r *Runsc) make(ctx context.Context, s Spec, doing string, argv func(s Spec
 		pid, err = readPID(filepath.Join(s.BundleDir, pidFile))
 	}
 	if err == nil {
+		err = leaveRoom(s.ID, s.Memory)
+	}
+	if err == nil {
 		return pid, nil
 	}
 	if said(err, "container already exists") {

@@ -47,7 +47,7 @@ func (w *Worker) guardMemory(s *sandbox) {
 			timer.Reset(longestLook)
 			continue
 		}
-		left, ok := runtime.MemoryLeft(s.id)
+		left, ok := runtime.MemoryLeft(s.id, s.memory)
 		if !ok {
 			return // it has ended
 		}
