@@ -355,12 +355,23 @@ func (w *walk) suicide(ctx context.Context) error {
 	return err
 }
 
-// hoarder takes more memory than there is, and lives on without the program that did.
+// hoarder takes more memory than there is, and lives on without the program that did;
+// or ends whole and says why, where the host's kernel was first.
 func (w *walk) hoarder(ctx context.Context) error {
 	id, err := w.create(ctx, innerdock.SandboxSpec{Memory: "256Mi"})
 	if err != nil {
 		return err
 	}
-	return w.says(ctx, id, `python3 -c 'b = bytearray(1 << 30)
+	began := time.Now()
+	err = w.says(ctx, id, `python3 -c 'b = bytearray(1 << 30)
 for i in range(0, len(b), 4096): b[i] = 1'; echo $?`, "137\n")
+	if err == nil {
+		return nil
+	}
+	ended, failure := w.client.Sandbox(ctx, id)
+	if failure == nil && ended.State == innerdock.StateFailed && strings.Contains(ended.Reason, "out of memory") {
+		w.note("hoarder that ended whole", time.Since(began), nil, false)
+		return nil
+	}
+	return errors.Join(err, failure)
 }

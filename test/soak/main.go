@@ -224,12 +224,12 @@ func (s *soak) judge(ctx context.Context, before sample) error {
 	fmt.Println()
 	s.print(before)
 	s.print(after)
-	fmt.Printf("\n%-10s %6s %6s %6s %10s\n", "", "lives", "cut", "failed", "longest")
+	fmt.Printf("\n%-24s %6s %6s %6s %10s\n", "", "lives", "cut", "failed", "longest")
 	failed := 0
 	for _, name := range slices.Sorted(maps.Keys(s.tally)) {
 		c := s.tally[name]
 		failed += c.failed
-		fmt.Printf("%-10s %6d %6d %6d %8.1f s\n", name, c.lives, c.cut, c.failed, c.longest.Seconds())
+		fmt.Printf("%-24s %6d %6d %6d %8.1f s\n", name, c.lives, c.cut, c.failed, c.longest.Seconds())
 	}
 	if failed > 0 {
 		failures = errors.Join(failures, fmt.Errorf("%d lives failed", failed))
