@@ -96,7 +96,7 @@ type Spec struct {
 	NetNS      string   // network namespace; "": one of its own, with no link
 	Cgroup     string   // CgroupPath(ID), or "" for the same
 	CPU        float64  // cores; 0: unlimited
-	Memory     int64    // bytes of host memory, the sandbox's kernel and tmpfs included; it ends at an eighth more; 0: unlimited
+	Memory     int64    // bytes of host memory, the sandbox's kernel and tmpfs included; 0: unlimited. See overrun
 	Shape      int64    // bytes of memory that the sandbox's inner limits are made for; 0: Memory
 	PIDs       int64    // tasks on the host; 0: unlimited
 	Docker     bool     // what dockerd needs: see Capabilities and the raw-socket flags in argv.go

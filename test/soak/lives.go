@@ -69,7 +69,7 @@ func (s *soak) live(ctx context.Context, l life, random *rand.Rand) {
 func (w *walk) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	return w.until(ctx, func() error {
+	return until(ctx, func() error {
 		var err error
 		for _, id := range w.snaps {
 			if failure := w.client.DeleteSnapshot(ctx, id); innerdock.CodeOf(failure) != innerdock.CodeNotFound {

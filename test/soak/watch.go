@@ -28,11 +28,8 @@ type sample struct {
 }
 
 func (s *soak) sample() sample {
-	now := sample{at: s.clock()}
-	proc := fmt.Sprintf("/proc/%d", s.server.PID())
-	open, _ := os.ReadDir(proc + "/fd")
-	now.files = len(open)
-	status, _ := os.ReadFile(proc + "/status")
+	now := sample{at: s.clock(), files: s.openFiles()}
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.server.PID()))
 	for line := range strings.Lines(string(status)) {
 		switch name, value, _ := strings.Cut(line, ":"); name {
 		case "VmRSS":
@@ -57,6 +54,11 @@ func (s *soak) sample() sample {
 	return now
 }
 
+func (s *soak) openFiles() int {
+	open, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.server.PID()))
+	return len(open)
+}
+
 func (s *soak) print(now sample) {
 	fmt.Printf("%s the server has %s of memory, %d open files, %s threads, %d MB of data and %d sandboxes\n",
 		now.at, now.memory, now.files, now.threads, now.disk/1e6, now.live)
@@ -76,7 +78,7 @@ func (s *soak) empty(ctx context.Context) error {
 		err = errors.Join(err, failure)
 	}
 	err = errors.Join(err, s.client.EndBuilder(ctx))
-	return errors.Join(err, s.until(ctx, func() error { return s.noTrace(ctx, "") }))
+	return errors.Join(err, until(ctx, func() error { return s.noTrace(ctx, "") }))
 }
 
 // noTrace is an error when anything is left of a sandbox; "" is all of them.
@@ -90,20 +92,20 @@ func (s *soak) noTrace(ctx context.Context, id string) error {
 	return err
 }
 
-// settles waits until the server has no more files open than before.
-func (s *soak) settles(ctx context.Context, before sample) bool {
+// settle waits until the server has no more files open than before.
+func (s *soak) settle(ctx context.Context, before int) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	return s.until(ctx, func() error {
-		if now := s.sample(); now.files > before.files {
-			return fmt.Errorf("%d files", now.files)
+	return until(ctx, func() error {
+		if now := s.openFiles(); now > before {
+			return fmt.Errorf("the server has %d files open, and had %d", now, before)
 		}
 		return nil
-	}) == nil
+	})
 }
 
 // until tries what has no event to wait for, until it succeeds.
-func (s *soak) until(ctx context.Context, try func() error) error {
+func until(ctx context.Context, try func() error) error {
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for {
